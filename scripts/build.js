@@ -1,0 +1,61 @@
+/**
+ * `npm run build`: makes dist/, all that the package needs and git does not hold.
+ *
+ * Owns what is in dist/ and when a part of it is made again. Does not know how C is compiled
+ * (CMakeLists.txt does) and installs nothing. The idea: a part newer than all it is made from is
+ * left alone, so that a second build costs nothing and needs no compiler.
+ */
+
+import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { ROOT, run, runScript } from './command.js'
+
+/**
+ * When a file, or the newest file in a folder, was last changed; 0 when there is none.
+ * @param {string} path relative to the root
+ * @returns {number} milliseconds since 1970
+ */
+function changedAt(path) {
+  const full = join(ROOT, path)
+  if (!existsSync(full)) return 0
+  if (!statSync(full).isDirectory()) return statSync(full).mtimeMs
+  const times = readdirSync(full).map((name) => changedAt(join(path, name)))
+  return Math.max(0, statSync(full).mtimeMs, ...times)
+}
+
+/**
+ * @param {string} output a file relative to the root
+ * @param {string[]} inputs files and folders it is made from
+ */
+function isCurrent(output, inputs) {
+  return existsSync(join(ROOT, output)) && inputs.every((i) => changedAt(i) <= changedAt(output))
+}
+
+function buildWasm() {
+  if (isCurrent('dist/bimamba.wasm', ['src', 'wasm', 'CMakeLists.txt', 'CMakePresets.json'])) return
+  run('cmake', ['--preset', 'wasm'])
+  run('cmake', ['--build', '--preset', 'wasm'])
+}
+
+/**
+ * The tokenizer library goes into the package as a file: a page without a bundler, and a module
+ * worker, cannot resolve the name of a package.
+ */
+function copyTokenizerLibrary() {
+  const library = join(ROOT, 'node_modules/@huggingface/tokenizers')
+  mkdirSync(join(ROOT, 'dist'), { recursive: true })
+  copyFileSync(join(library, 'dist/tokenizers.min.mjs'), join(ROOT, 'dist/tokenizers.mjs'))
+  copyFileSync(join(library, 'LICENSE'), join(ROOT, 'dist/tokenizers.LICENSE'))
+}
+
+function writeTypes() {
+  if (isCurrent('dist/types/index.d.ts', ['js', 'tsconfig.json', 'tsconfig.types.json'])) return
+  rmSync(join(ROOT, 'dist/types'), { recursive: true, force: true })
+  run('node_modules/.bin/tsc', ['-p', 'tsconfig.types.json'])
+}
+
+runScript(() => {
+  buildWasm()
+  copyTokenizerLibrary()
+  writeTypes()
+})

@@ -1,0 +1,146 @@
+/**
+ * Everything that must be on the machine before this project builds, runs or is tested.
+ *
+ * Owns the one table of tools: how to see that one is there, what installs it, what it is for. Does
+ * not know how they are used. The idea: a look is cheap, so every script looks each time; what is
+ * missing is installed on Debian (as root) and named, with the way to get it, everywhere else.
+ */
+
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { CommandError, findProgram, ROOT, run, succeeds } from './command.js'
+
+/**
+ * @typedef {object} Tool
+ * @property {'build' | 'test'} task what needs it; tests need the tools to build too
+ * @property {string} name what to call it
+ * @property {() => boolean} isThere
+ * @property {string} apt the Debian package that has it
+ * @property {string} purpose
+ * @property {string} elsewhere how to get it on another system
+ */
+
+/** @param {...string} names programs, any one of which will do */
+const program =
+  (...names) =>
+  () =>
+    names.some(findProgram)
+
+/** @param {string} file a C header the compiler must find */
+const header = (file) => () =>
+  succeeds('clang', ['-E', '-include', 'setjmp.h', '-include', file, '-x', 'c', '/dev/null'])
+
+/** The browsers that the tests in tests/browser can drive, in order of preference. */
+export const BROWSERS = ['chromium', 'chromium-browser', 'google-chrome']
+
+/** @type {Tool[]} */
+const TOOLS = [
+  {
+    task: 'build',
+    name: 'Emscripten',
+    isThere: program('emcc'),
+    apt: 'emscripten',
+    purpose: 'compiles the C core to WebAssembly',
+    elsewhere: 'the Emscripten SDK (emsdk install latest), with emcc on PATH',
+  },
+  {
+    task: 'build',
+    name: 'CMake 3.25',
+    isThere: program('cmake'),
+    apt: 'cmake',
+    purpose: 'builds it',
+    elsewhere: 'https://cmake.org/download',
+  },
+  {
+    task: 'test',
+    name: 'Clang',
+    isThere: program('clang'),
+    apt: 'clang',
+    purpose: 'builds the C tests with address and undefined-behaviour sanitizers',
+    elsewhere: 'https://releases.llvm.org or the package manager',
+  },
+  {
+    task: 'test',
+    name: 'clang-format',
+    isThere: program('clang-format'),
+    apt: 'clang-format',
+    purpose: 'checks the layout of the C code',
+    elsewhere: 'https://releases.llvm.org or the package manager',
+  },
+  {
+    task: 'test',
+    name: 'cmocka',
+    isThere: header('cmocka.h'),
+    apt: 'libcmocka-dev',
+    purpose: 'runs the C tests',
+    elsewhere: 'https://cmocka.org or the package manager',
+  },
+  {
+    task: 'test',
+    name: 'Chromium',
+    isThere: program(...BROWSERS),
+    apt: 'chromium',
+    purpose: 'runs the package in a real page',
+    elsewhere: 'any Chromium or Chrome as `chromium` or `google-chrome` on PATH',
+  },
+]
+
+/** What apt-get needs: a Debian system, and the right to install. */
+function canInstall() {
+  return existsSync('/etc/debian_version') && findProgram('apt-get') && process.getuid?.() === 0
+}
+
+/** @param {Tool[]} missing */
+function installPackages(missing) {
+  console.log('Installing with apt-get:')
+  for (const { apt, purpose } of missing) console.log(`  ${apt.padEnd(16)} ${purpose}`)
+  const env = { DEBIAN_FRONTEND: 'noninteractive' }
+  run('apt-get', ['-qq', 'update'], { env })
+  const packages = missing.map(({ apt }) => apt)
+  run('apt-get', ['-qq', 'install', '-y', '--no-install-recommends', ...packages], { env })
+  const absent = missing.filter((tool) => !tool.isThere())
+  if (absent.length > 0) {
+    const names = absent.map(({ name }) => name).join(', ')
+    throw new CommandError(`Installed, but still not found: ${names}. Is it on PATH?`)
+  }
+}
+
+/** @param {Tool[]} missing */
+function explainMissing(missing) {
+  const lines = missing.map(
+    ({ name, purpose, elsewhere }) => `  ${name}: ${purpose}\n    get it from ${elsewhere}`,
+  )
+  const packages = missing.map(({ apt }) => apt).join(' ')
+  return `Missing on this machine:\n${lines.join('\n')}\n  On Debian: apt-get install ${packages}`
+}
+
+/** Whether node_modules holds exactly the versions that package.json pins. */
+function hasNodePackages() {
+  const { devDependencies } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
+  return Object.entries(devDependencies).every(([name, version]) => {
+    const file = join(ROOT, 'node_modules', name, 'package.json')
+    return existsSync(file) && JSON.parse(readFileSync(file, 'utf8')).version === version
+  })
+}
+
+/** Installs the packages of package-lock.json, unless they are there. */
+export function setUpNodePackages() {
+  if (hasNodePackages()) return
+  console.log('Installing the packages of package-lock.json with npm (into node_modules)')
+  run('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'])
+}
+
+/**
+ * Makes sure that the tools for a task are there; installs what is missing, or throws CommandError with
+ * the list of what is missing and where to get it.
+ * @param {'build' | 'test'} task
+ */
+export function setUpTools(task) {
+  const missing = []
+  for (const tool of TOOLS) {
+    if ((task === 'test' || tool.task === 'build') && !tool.isThere()) missing.push(tool)
+  }
+  if (missing.length === 0) return
+  if (!canInstall()) throw new CommandError(explainMissing(missing))
+  installPackages(missing)
+}

@@ -1,0 +1,17 @@
+/**
+ * `npm start`: from a fresh clone to text. `npm start -- score --tokens 1,2` passes other arguments on.
+ *
+ * Owns the order of the steps: tools, packages, build, run. Knows no step from inside.
+ */
+
+import { run, runScript } from './command.js'
+import { setUpNodePackages, setUpTools } from './setup.js'
+
+const given = process.argv.slice(2)
+
+runScript(() => {
+  setUpTools('build')
+  setUpNodePackages()
+  run('node', ['scripts/build.js'])
+  run('node', ['js/cli/main.js', ...(given.length > 0 ? given : ['generate', 'Once upon a time'])])
+})
