@@ -1,0 +1,245 @@
+/**
+ * The arrow law: who may know whom, and the few rules about files that no other tool checks.
+ *
+ * Owns the two tables of allowed imports, one for JavaScript and one for C. A file belongs to the first
+ * row whose pattern its path matches, and may import files of the rows named there, nothing else. The
+ * tables are the whole law: a new kind of file must be entered here before it can import anything.
+ */
+
+import assert from 'node:assert/strict'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { basename, dirname, join, normalize } from 'node:path'
+import test from 'node:test'
+import { fileURLToPath } from 'node:url'
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+
+/**
+ * @typedef {object} Row
+ * @property {string} layer
+ * @property {RegExp} files
+ * @property {string[]} mayImport
+ */
+
+/** @type {Row[]} */
+const JS_LAW = [
+  { layer: 'errors', files: /^js\/errors\.js$/, mayImport: [] },
+  { layer: 'core', files: /^js\/core\.js$/, mayImport: ['errors', 'wasm module'] },
+  { layer: 'index', files: /^js\/index\.js$/, mayImport: ['package', 'errors'] },
+  { layer: 'gpu', files: /^js\/gpu\//, mayImport: ['gpu', 'errors'] },
+  {
+    layer: 'cli',
+    files: /^js\/cli\//,
+    mayImport: ['cli', 'convert', 'index', 'package', 'core', 'errors'],
+  },
+  {
+    layer: 'convert',
+    files: /^js\/convert\//,
+    mayImport: ['convert', 'package', 'core', 'errors'],
+  },
+  {
+    layer: 'package',
+    files: /^js\/[^/]+\.js$/,
+    mayImport: ['package', 'core', 'gpu', 'errors', 'tokenizer library'],
+  },
+  { layer: 'web', files: /^web\//, mayImport: ['web', 'index'] },
+  { layer: 'scripts', files: /^scripts\//, mayImport: ['scripts'] },
+  { layer: 'wasm module', files: /^dist\/bimamba\.wasm$/, mayImport: [] },
+  { layer: 'tokenizer library', files: /^dist\/tokenizers\.mjs$/, mayImport: [] },
+]
+
+/** Pages load the other layers as they are, so these alone may begin with a module of Node. */
+const NODE_LAYERS = ['cli', 'scripts']
+
+/** @type {Row[]} */
+const C_LAW = [
+  { layer: 'api', files: /^src\/bm\.h$/, mayImport: [] },
+  { layer: 'base', files: /^src\/bm_base\.[ch]$/, mayImport: ['base', 'api'] },
+  { layer: 'kernels', files: /^src\/kernels\//, mayImport: ['kernels', 'base', 'api'] },
+  { layer: 'sampler', files: /^src\/bm_sampler\.[ch]$/, mayImport: ['sampler', 'base', 'api'] },
+  {
+    layer: 'model',
+    files: /^src\/bm_model\.[ch]$/,
+    mayImport: ['model', 'kernels', 'base', 'api'],
+  },
+  {
+    layer: 'forward',
+    files: /^src\/bm_forward\.[ch]$/,
+    mayImport: ['forward', 'model', 'kernels', 'base', 'api'],
+  },
+  {
+    layer: 'session',
+    files: /^src\/bm_session\.[ch]$/,
+    mayImport: ['session', 'forward', 'model', 'base', 'api'],
+  },
+  { layer: 'boundary', files: /^wasm\//, mayImport: ['api'] },
+]
+
+/** What portable C may include from the system: no files, no clock, no platform. */
+const C_SYSTEM =
+  /^(assert|float|limits|math|stdalign|stdarg|stdbool|stddef|stdint|stdio|stdlib|string)\.h$/
+
+/**
+ * The files below a folder, relative to the root.
+ * @param {string} folder
+ * @returns {string[]}
+ */
+function listFiles(folder) {
+  const full = join(ROOT, folder)
+  if (!existsSync(full)) return []
+  return readdirSync(full, { withFileTypes: true }).flatMap((entry) => {
+    const path = join(folder, entry.name)
+    if (entry.name.startsWith('.') || entry.name === '__pycache__') return []
+    return entry.isDirectory() ? listFiles(path) : [path]
+  })
+}
+
+const sources = ['src', 'wasm', 'js', 'web', 'scripts', 'tests', 'models/training']
+  .flatMap(listFiles)
+  .filter((path) => /\.(js|mjs|c|h|py|wgsl)$/.test(path))
+
+/** @param {string} path */
+const read = (path) => readFileSync(join(ROOT, path), 'utf8')
+
+/**
+ * The code of a file, without its comments.
+ * @param {string} path
+ */
+const readCode = (path) => read(path).replace(/\/\*[\s\S]*?\*\/|^\s*\/\/.*$/gm, '')
+
+/**
+ * @param {Row[]} law
+ * @param {string} path
+ */
+const rowOf = (law, path) => law.find(({ files }) => files.test(path))
+
+/**
+ * Why a file may not import another, or null when it may.
+ * @param {Row[]} law
+ * @param {string} from
+ * @param {string} to relative to the root
+ */
+function findFault(law, from, to) {
+  const row = rowOf(law, from)
+  const target = rowOf(law, to)
+  if (!row) return `${from}: no layer of the law holds this file`
+  if (target && row.mayImport.includes(target.layer)) return null
+  return `${from} (${row.layer}) imports ${to} (${target?.layer ?? 'no layer'})`
+}
+
+/**
+ * Every import of a JavaScript file, also by import() and, for code, `new URL(..., import.meta.url)`.
+ * @param {string} code
+ */
+function findJsImports(code) {
+  const found = []
+  for (const [, name] of code.matchAll(/^(?:import|export)\s(?:[^'"]*?\sfrom\s)?\s*'([^']+)'/gm)) {
+    found.push({ name: String(name), atStart: true })
+  }
+  for (const [, name] of code.matchAll(/(?:\bimport|new URL)\(\s*'([^']+\.(?:m?js|wasm|wgsl))'/g)) {
+    found.push({ name: String(name), atStart: false })
+  }
+  return found
+}
+
+/** @param {string} path */
+function findJsFaults(path) {
+  return findJsImports(readCode(path)).flatMap(({ name, atStart }) => {
+    if (name.startsWith('node:')) {
+      const layer = rowOf(JS_LAW, path)?.layer ?? ''
+      return atStart && !NODE_LAYERS.includes(layer) ? [`${path} begins with ${name}`] : []
+    }
+    if (!name.startsWith('.')) return [`${path} imports the package ${name}`]
+    return findFault(JS_LAW, path, normalize(join(dirname(path), name))) ?? []
+  })
+}
+
+/** @param {string} path */
+function findCFaults(path) {
+  return [...readCode(path).matchAll(/^\s*#\s*include\s+(["<])([^">]+)[">]/gm)].flatMap((match) => {
+    const [, quote, name = ''] = match
+    if (quote === '<') {
+      const intrinsics = path.startsWith('src/kernels/') && /(simd128|intrin|neon)\.h$/.test(name)
+      const platform = path.startsWith('wasm/') && name.startsWith('emscripten')
+      const allowed = C_SYSTEM.test(name) || intrinsics || platform
+      return allowed ? [] : [`${path} includes <${name}>`]
+    }
+    const candidates = [join(dirname(path), name), join('src', name), join('src/kernels', name)]
+    const target = candidates.map(normalize).find((file) => existsSync(join(ROOT, file)))
+    return findFault(C_LAW, path, target ?? name) ?? []
+  })
+}
+
+test('JavaScript imports follow the arrows', () => {
+  const files = sources.filter((path) => /^(js|web|scripts)\/.*\.js$/.test(path))
+  assert.ok(files.length > 3)
+  assert.deepEqual(files.flatMap(findJsFaults), [])
+})
+
+test('C includes follow the arrows', () => {
+  const files = sources.filter((path) => /^(src|wasm)\/.*\.[ch]$/.test(path))
+  assert.ok(files.length > 3)
+  assert.deepEqual(files.flatMap(findCFaults), [])
+})
+
+test('the law finds a wrong import', () => {
+  assert.match(findFault(JS_LAW, 'js/gpu/device.js', 'js/model.js') ?? '', /\(gpu\) imports/)
+  assert.match(findFault(JS_LAW, 'web/page.js', 'js/core.js') ?? '', /\(web\) imports/)
+  assert.match(findFault(C_LAW, 'src/kernels/ref.c', 'src/bm_model.h') ?? '', /\(kernels\) imports/)
+  assert.equal(findFault(C_LAW, 'src/bm_session.c', 'src/bm_forward.h'), null)
+  const code =
+    "import a from './a.js'\nexport {\n  b,\n} from './b.js'\nimport './c.js'\nawait import('./d.js')"
+  assert.deepEqual(
+    findJsImports(code).map(({ name }) => name),
+    ['./a.js', './b.js', './c.js', './d.js'],
+  )
+})
+
+test('only js/core.js touches WebAssembly and its memory', () => {
+  const files = sources.filter((path) => /^(js|web)\/.*\.js$/.test(path) && path !== 'js/core.js')
+  assert.deepEqual(
+    files.filter((path) => /\bWebAssembly\b|\bmemory\.buffer\b/.test(readCode(path))),
+    [],
+  )
+})
+
+test('only wasm/ has export attributes', () => {
+  const files = sources.filter((path) => /^src\/.*\.[ch]$/.test(path))
+  assert.deepEqual(
+    files.filter((path) => /export_name|EMSCRIPTEN_KEEPALIVE|__EMSCRIPTEN__/.test(readCode(path))),
+    [],
+  )
+})
+
+test('a file name stands once in the tree, and is a noun', () => {
+  // A subcommand of the command line is a file named as what the user types.
+  const files = sources.filter((path) => !path.startsWith('js/cli/'))
+  const names = files.map((path) => basename(path))
+  assert.deepEqual(
+    files.filter((path, index) => names.indexOf(basename(path)) !== index),
+    [],
+  )
+  assert.deepEqual(
+    sources.filter((path) => /(^|[_/.-])(utils?|common|helpers?|misc)[_.-]/i.test(path)),
+    [],
+  )
+})
+
+test('a file fits in the head: at most 600 lines, opened by a comment', () => {
+  assert.deepEqual(
+    sources.filter((path) => read(path).split('\n').length > 601),
+    [],
+  )
+  assert.deepEqual(
+    sources.filter((path) => !/^(#!.*\n)?\s*(\/\*|\/\/|"""|#)/.test(read(path))),
+    [],
+  )
+})
+
+test('no type is `any`', () => {
+  const files = sources.filter((path) => path.endsWith('.js'))
+  assert.deepEqual(
+    files.filter((path) => /@\w+ \{[^}]*\bany\b[^}]*\}|\bas any\b/.test(read(path))),
+    [],
+  )
+})
