@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-NORM_EPS = 1e-5  # the authors' modules; config.json has no field for it
+NORM_EPS = 1e-5  # the authors' modules; their config.json has no field for it, ours may say norm_epsilon
 ITEM_BYTES = {'F64': 8, 'F32': 4, 'F16': 2, 'BF16': 2, 'I8': 1, 'U8': 1}
 
 
@@ -158,7 +158,7 @@ def checkpoint_config(raw):
         headdim=ssm.get('headdim', 64), ngroups=ssm.get('ngroups', 1), d_conv=ssm.get('d_conv', 4),
         expand=ssm.get('expand', 2), vocab_size=raw['vocab_size'],
         padded_vocab_size=-(-raw['vocab_size'] // multiple) * multiple,
-        tie_embeddings=raw.get('tie_embeddings', True), norm_eps=NORM_EPS,
+        tie_embeddings=raw.get('tie_embeddings', True), norm_eps=raw.get('norm_epsilon', NORM_EPS),
         dt_min=float(dt_min), dt_max=math.inf if dt_max is None else float(dt_max))
 
 

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """An independent reference of the Bi-Mamba forward pass: numpy, float64, recurrent form.
 
 Owns the definition of right that every engine is compared with. Written from the Mamba-2 paper
@@ -10,12 +10,13 @@ implementations get wrong is a method of its own here, and selftest.py shows for
 that the comparison would see it.
 
   reference.py MODEL --tokens 1,2,3 [--logits FILE] [--residuals FILE] [--dtype f64|f32]
-  reference.py --batch JOBS.json     [{"model", "tokens", "logits"?, "residuals"?, "dtype"?}, ...]
+  reference.py --batch JOBS.json     [{"model", "tokens", "logits"?, "residuals"?, "dtype"?, "traps"?}, ...]
   reference.py --self-test
 
 MODEL is a checkpoint folder of the authors or a packed file. FILE gets little-endian floats: logits
 [positions, vocab_size], unpadded; residuals [n_layer + 1, positions, d_model], entry 0 the embedding and
-entry n the stream after layer n. One JSON line a job goes to standard output.
+entry n the stream after layer n. One JSON line a job goes to standard output; a job with "traps": true
+also says there how visible each mistake of traps.py is on this model and these tokens.
 """
 
 import argparse
@@ -133,10 +134,15 @@ def run_job(job, models):
     for array, key in ((logits, 'logits'), (residuals, 'residuals')):
         if job.get(key):
             array.astype(kind).tofile(job[key])
+    seen = {}
+    if job.get('traps'):
+        from traps import visibility
+        seen = {'traps': visibility(model, tokens)}
     print(json.dumps({
         'model': path, 'positions': len(tokens), 'vocab_size': model.config.vocab_size,
         'max_logit': float(np.abs(logits).max()), 'exact_zeros': model.exact_zeros,
-        'residual_rms': [float(v) for v in np.sqrt(np.mean(residuals ** 2, axis=(1, 2)))]}))
+        'residual_rms': [float(v) for v in np.sqrt(np.mean(residuals ** 2, axis=(1, 2)))],
+        **seen}))
 
 
 def main():

@@ -88,13 +88,6 @@ class SwappedBC(Reference):
         return super().scan(x, dt, a, c, b)
 
 
-class SwappedOrderBC(Reference):
-    """C read before B from in_proj and conv alike."""
-    def split_convolved(self, xbc):
-        x, b, c = super().split_convolved(xbc)
-        return x, c, b
-
-
 class ChunkBorderLost(Reference):
     """Only prompts beyond the chunk show it."""
     chunk = 256
@@ -175,7 +168,7 @@ class FinalNormLost(Reference):
 
 TRAPS = [NormBeforeGate, NormOverAllGroups, GroupsTiled, StepClampedBelow, StepLimitIgnored, StepWithoutBias,
          Epsilon1e6, TapsReversed, ConvStateActivated, ConvStateLost, ConvBiasLost, DecayIsLog, SwappedBC,
-         SwappedOrderBC, ChunkBorderLost, StateTransposed, SkipTermLost, BetaLost, BetaDoubled, BetaScaled,
+         ChunkBorderLost, StateTransposed, SkipTermLost, BetaLost, BetaDoubled, BetaScaled,
          ScalePerRow, UntiedHeadIgnored, FinalNormLost]
 
 
