@@ -55,6 +55,7 @@ const NODE_LAYERS = ['cli', 'scripts']
 const C_LAW = [
   { layer: 'api', files: /^src\/bm\.h$/, mayImport: [] },
   { layer: 'base', files: /^src\/bm_base\.[ch]$/, mayImport: ['base', 'api'] },
+  { layer: 'config', files: /^src\/bm_config\.[ch]$/, mayImport: ['config', 'base', 'api'] },
   { layer: 'kernels', files: /^src\/kernels\//, mayImport: ['kernels', 'base', 'api'] },
   { layer: 'sampler', files: /^src\/bm_sampler\.[ch]$/, mayImport: ['sampler', 'base', 'api'] },
   {
@@ -65,12 +66,12 @@ const C_LAW = [
   {
     layer: 'forward',
     files: /^src\/bm_forward\.[ch]$/,
-    mayImport: ['forward', 'model', 'kernels', 'base', 'api'],
+    mayImport: ['forward', 'model', 'config', 'kernels', 'base', 'api'],
   },
   {
     layer: 'session',
     files: /^src\/bm_session\.[ch]$/,
-    mayImport: ['session', 'forward', 'model', 'base', 'api'],
+    mayImport: ['session', 'forward', 'model', 'config', 'base', 'api'],
   },
   { layer: 'boundary', files: /^wasm\//, mayImport: ['api'] },
 ]
