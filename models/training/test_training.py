@@ -1,0 +1,212 @@
+"""Tests of the training recipe, on one CPU, without the corpus: `python3 -m unittest test_training` in this folder.
+
+Owns: what must hold for a run to be trusted. Does not know: whether a trained model is any good (evaluate.py).
+The idea: every fast form is compared with the slow one it replaces, and a run with itself after an interruption.
+"""
+import contextlib
+import io
+import json
+import os
+import sys
+import tempfile
+import unittest
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import data
+import model as m
+import plot
+import train
+
+torch.set_num_threads(1)
+
+
+def tiny(binary, n_layer=2, vocab=50):
+    return m.LanguageModel(m.Config(32, n_layer, vocab, ssm_cfg={"layer": "Mamba2", "d_state": 16, "headdim": 16}), binary)
+
+
+class Forms(unittest.TestCase):
+    def setUp(self):
+        torch.manual_seed(0)
+
+    def test_scan_equals_recurrence(self):
+        for length in (1, 2, 7, 8, 9, 16, 25):
+            b, h, p, n = 2, 3, 4, 5
+            x, dt = torch.randn(b, length, h, p).double(), torch.rand(b, length, h).double()
+            a = -torch.rand(h).double() * 16
+            b_in, c_out = torch.randn(2, b, length, n).double()
+            state, want = torch.zeros(b, h, p, n).double(), []
+            for t in range(length):
+                state = state * torch.exp(dt[:, t] * a)[..., None, None]
+                state = state + (dt[:, t, :, None] * x[:, t])[..., None] * b_in[:, t, None, None]
+                want.append((state * c_out[:, t, None, None]).sum(-1))
+            got = m.scan(x, dt, a, b_in, c_out, chunk=8)
+            self.assertLess((got - torch.stack(want, 1)).abs().max().item(), 1e-12, f"length {length}")
+
+    def test_sequence_equals_steps(self):
+        for binary in (False, True):
+            model = tiny(binary).double().tune(bf16=False, chunk=8)
+            ids, states, rows = torch.randint(0, 50, (2, 21)), None, []
+            for t in range(21):
+                logits, states = model.step(ids[:, t], states)
+                rows.append(logits)
+            worst = (model(ids) - torch.stack(rows, 1)).abs().max().item()
+            self.assertLess(worst, 1e-11, f"binary {binary}")
+
+    def test_conv_gradient(self):
+        for length in (1, 2, 3, 6):  # shorter than the taps as well
+            x = torch.randn(2, length, 3).double().requires_grad_()
+            w, bias = torch.randn(3, 4).double().requires_grad_(), torch.randn(3).double().requires_grad_()
+            self.assertTrue(torch.autograd.gradcheck(m.CausalConv.apply, (x, w, bias)))
+            want = F.conv1d(F.pad(x.transpose(1, 2), (3, 0)), w.unsqueeze(1), bias, groups=3).transpose(1, 2)
+            self.assertLess((m.CausalConv.apply(x, w, bias) - want).abs().max().item(), 1e-12)
+
+    def test_binary_weight_and_its_gradients(self):
+        w = torch.randn(6, 4).double().requires_grad_()
+        scale, bias = torch.randn(1, 4).double().requires_grad_(), torch.randn(1, 4).double().requires_grad_()
+        self.assertTrue(torch.equal(m.Binarize.apply(w, scale, bias), scale * w.sign() + bias))
+        grad = torch.randn(6, 4).double()
+        got = torch.autograd.grad(m.Binarize.apply(w, scale, bias), (w, scale, bias), grad)
+        want = torch.autograd.grad(w.sign().detach() * scale + bias, (scale, bias), grad)
+        self.assertTrue(torch.allclose(got[0], grad * scale))
+        self.assertTrue(torch.allclose(got[1], want[0]) and torch.allclose(got[2], want[1]))
+
+    def test_initial_scales(self):
+        layer = m.Linear(16, 40, binary=True)
+        w = layer.weight.detach()
+        self.assertTrue(torch.allclose(layer.wbias, w.mean(0, keepdim=True)))
+        self.assertTrue(torch.allclose(layer.wscale, (w - w.mean(0)).abs().mean(0, keepdim=True)))
+
+    def test_label_loss_equals_cross_entropy(self):
+        hidden, labels = torch.randn(2, 150, 16, requires_grad=True), torch.randint(0, 50, (2, 150))
+        weight = torch.randn(50, 16, requires_grad=True)
+        fused = m.LabelLoss.apply(hidden, weight, labels)
+        plain = F.cross_entropy(m.Bf16Matmul.apply(hidden, weight).flatten(0, 1), labels.flatten())
+        self.assertAlmostEqual(fused.item(), plain.item(), places=5)
+        for got, want in zip(torch.autograd.grad(fused, (hidden, weight)), torch.autograd.grad(plain, (hidden, weight))):
+            self.assertLess(((got - want).norm() / want.norm()).item(), 0.01)  # bf16 keeps 8 bits
+
+
+class Checkpoint(unittest.TestCase):
+    def test_names_and_shapes(self):
+        names = {name: tuple(t.shape) for name, t in tiny(True, n_layer=1).state_dict().items()}
+        layer = "backbone.layers.0."
+        self.assertEqual(names, {
+            "backbone.embedding.weight": (64, 32), "backbone.norm_f.weight": (32,), "lm_head.weight": (64, 32),
+            layer + "norm.weight": (32,), layer + "mixer.norm.weight": (64,),
+            layer + "mixer.in_proj.weight": (164, 32), layer + "mixer.in_proj.wscale": (1, 32), layer + "mixer.in_proj.wbias": (1, 32),
+            layer + "mixer.out_proj.weight": (32, 64), layer + "mixer.out_proj.wscale": (1, 64), layer + "mixer.out_proj.wbias": (1, 64),
+            layer + "mixer.conv1d.weight": (96, 1, 4), layer + "mixer.conv1d.bias": (96,),
+            layer + "mixer.dt_bias": (4,), layer + "mixer.A_log": (4,), layer + "mixer.D": (4,)})
+
+    def test_save_and_load(self):
+        ids = torch.randint(0, 50, (1, 9))
+        for binary in (False, True):
+            with tempfile.TemporaryDirectory() as folder:
+                model = tiny(binary)
+                model.save(folder)
+                again = m.LanguageModel.load(folder)
+            self.assertEqual(again.binary, binary)
+            self.assertTrue(torch.equal(model(ids), again(ids)))
+            self.assertEqual(model(ids).shape[-1], 50, "padded rows must not appear")
+
+
+class Running(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        rng = np.random.RandomState(0)
+        for part, count in (("train", 4000), ("val", 1000)):  # a text with a rule: each id follows from the last
+            ids = np.cumsum(rng.randint(1, 3, count)) % 48
+            ids.astype(np.uint16).tofile(self.path(part + ".bin"))
+        open(self.path("tokenizer.model"), "w").close()
+
+    def path(self, name):
+        return os.path.join(self.folder.name, name)
+
+    def train(self, out, *more):
+        arguments = ["--data", self.folder.name, "--out", self.path(out), "--d-model", "32", "--n-layer", "2", "--d-state", "16",
+                     "--headdim", "16", "--vocab", "48", "--length", "24", "--batch", "4", "--warmup", "5", "--steps", "40",
+                     "--log-every", "5", "--val-every", "20", "--val-batches", "2", *more]
+        with contextlib.redirect_stdout(io.StringIO()):
+            train.main(arguments)
+        with open(self.path(out + "/log.jsonl")) as file:
+            return [json.loads(line) for line in file]
+
+    def test_loss_falls(self):
+        for binary in ("0", "1"):
+            losses = [row["loss"] for row in self.train("falls" + binary, "--binary", binary) if "loss" in row]
+            self.assertLess(losses[-1], losses[0] - 0.5, f"binary {binary}: {losses}")
+
+    def test_resumed_run_equals_uninterrupted(self):
+        self.train("whole")
+        self.train("parts", "--stop", "17")
+        self.train("parts")
+        whole, parts = (torch.load(self.path(n + "/resume.pt")) for n in ("whole", "parts"))
+        self.assertEqual(whole["step"], parts["step"])
+        for name, tensor in whole["model"].items():
+            self.assertTrue(torch.equal(tensor, parts["model"][name]), name)
+        for key, state in whole["optimizer"]["state"].items():
+            self.assertTrue(torch.equal(state["exp_avg_sq"], parts["optimizer"]["state"][key]["exp_avg_sq"]))
+
+    def test_distillation_from_a_teacher(self):
+        longer = ("--steps", "120", "--lr", "1e-2")
+        self.train("teacher", "--binary", "0", *longer)
+        rows = self.train("student", "--teacher", self.path("teacher"), *longer)
+        losses = [row["loss"] for row in rows if "loss" in row]
+        self.assertLess(losses[-1], losses[0] - 0.5)
+        self.assertLess(rows[-1]["val_loss"], 3.0)  # without ever seeing a label; guessing has log 48 = 3.87
+
+    def test_windows_are_served_once_per_epoch_to_all_ranks(self):
+        windows = train.Windows(self.path("train.bin"), 24)
+        seen = []
+        for step in range(windows.count // 4):
+            both = [windows.step(3, step, 4, rank, 2)[0] for rank in range(2)]
+            alone = windows.step(3, step, 4, 0, 1)[0]
+            self.assertTrue(torch.equal(torch.stack(both, 1).flatten(0, 1), alone))
+            seen += [tuple(row.tolist()) for row in alone]
+        self.assertEqual(len(seen), len(set(seen)))
+
+    def test_plot_is_drawn(self):
+        self.train("drawn")
+        self.assertIn("<polyline", plot.draw(*plot.read(self.path("drawn/log.jsonl"))))
+
+
+class Documents(unittest.TestCase):
+    def story(self, i):
+        return f"Once upon a time, number {chr(97 + i % 26)}{chr(97 + i // 26)} went for a walk in the woods. " * 8 + "The end."
+
+    def test_clean(self):
+        story = self.story(0)
+        self.assertEqual(data.clean("\n" + story + "\n"), story)
+        self.assertEqual(data.clean("(wind howls)\n" + story.replace("walk", "\u201cwalk\u201d")), story.replace("walk", '"walk"'))
+        for bad in (story[:100], "# Title\n" + story, "**A** " + story, story + " and then", "- " + story):
+            self.assertIsNone(data.clean(bad))
+
+    def test_from_folder_to_ids(self):
+        stories = [self.story(i) for i in range(60)]
+        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as out:
+            with open(os.path.join(folder, "mine.md"), "w") as file:
+                for story in [*stories, stories[0], stories[1].upper()]:
+                    file.write(f"Tell a story.<start>{story}<end>\n\n")
+            found, dropped, double = data.collect(folder, set(data.KINDS))
+            self.assertEqual((len(found), dropped, double), (60, 0, 2))
+            train_part, val_part = data.split(found, 200)
+            self.assertTrue(val_part and not set(train_part) & set(val_part))
+            tokenizer = data.train_tokenizer(train_part.values(), os.path.join(out, "tokenizer"), 320, 10 ** 6)
+            self.assertEqual((tokenizer.unk_id(), tokenizer.bos_id(), tokenizer.eos_id()), (0, 1, 2))
+            text = "Tab\tand\nline, 1984, \u00e9\u4e2d."
+            self.assertEqual(tokenizer.decode(tokenizer.encode(text)), text)
+            for part, texts in (("train", train_part), ("val", val_part)):
+                data.write_ids(tokenizer, texts.values(), os.path.join(out, part + ".bin"))
+            self.assertEqual(data.check(tokenizer, out), {"train": len(train_part), "val": len(val_part)})
+            data.write_ids(tokenizer, found.values(), os.path.join(out, "val.bin"))
+            with self.assertRaises(SystemExit):
+                data.check(tokenizer, out)
+
+
+if __name__ == "__main__":
+    unittest.main()
