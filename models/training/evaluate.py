@@ -46,8 +46,8 @@ def sample(model, tokenizer, prompt, tokens, temperature, top_k, seed):
         logits, states = model.step(torch.tensor([token]), states)
     for _ in range(tokens):
         values, choice = logits[0].topk(top_k)
-        p = torch.softmax(values.double() / temperature, -1).numpy()
-        token = int(choice[rng.choice(top_k, p=p / p.sum())])
+        heap = torch.softmax(values.double() / temperature, -1).cumsum(-1)
+        token = int(choice[int((heap < rng.random_sample() * heap[-1]).sum())])
         if token == EOS:
             break
         ids.append(token)
