@@ -26,7 +26,8 @@ SAME_SIGN = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d"
 # Marks of layout rather than prose: headings, emphasis, lists, tables, links, code.
 STAGE_DIRECTION = re.compile(r"^\s*\([^()]*\)\s*$\n?", re.M)  # a line that is nothing but one parenthesis: left out
 LAYOUT = re.compile(r"[*#|_`~<>{}\[\]]|^\s*(?:[-+\u2022]|\d+[.)])\s|https?:|^\s*\(|^chapter\b|^\w+:\s*$", re.M | re.I)
-NOT_A_STORY = re.compile(r"\b(?:as an ai|language model|i can(?:'t|not) (?:write|create|help)|audiobook|here(?:'s| is) (?:a|the) (?:story|scene))\b", re.I)
+NOT_A_STORY = re.compile(
+    r"\b(?:as an ai|language model|i can(?:'t|not) (?:write|create|help)|audiobook|here(?:'s| is) (?:a|the) (?:story|scene))\b", re.I)
 LETTERS = re.compile(r"[^a-z]+")
 
 
