@@ -8,7 +8,7 @@
 
 import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { ROOT, run, runScript } from './command.js'
+import { CommandError, ROOT, run, runScript } from './command.js'
 
 /**
  * When a file, or the newest file in a folder, was last changed; 0 when there is none.
@@ -33,7 +33,7 @@ function isCurrent(output, inputs) {
 
 function buildWasm() {
   if (isCurrent('dist/bimamba.wasm', ['src', 'wasm', 'CMakeLists.txt', 'CMakePresets.json'])) return
-  run('cmake', ['--preset', 'wasm'])
+  run('emcmake', ['cmake', '--preset', 'wasm'])
   run('cmake', ['--build', '--preset', 'wasm'])
 }
 
@@ -43,6 +43,7 @@ function buildWasm() {
  */
 function copyTokenizerLibrary() {
   const library = join(ROOT, 'node_modules/@huggingface/tokenizers')
+  if (!existsSync(library)) throw new CommandError('node_modules is not complete: run `npm ci`')
   mkdirSync(join(ROOT, 'dist'), { recursive: true })
   copyFileSync(join(library, 'dist/tokenizers.min.mjs'), join(ROOT, 'dist/tokenizers.mjs'))
   copyFileSync(join(library, 'LICENSE'), join(ROOT, 'dist/tokenizers.LICENSE'))

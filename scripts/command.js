@@ -59,9 +59,10 @@ export function run(program, args, { env = {}, timeoutMs = 0 } = {}) {
  * Whether a program runs and exits with 0; its output is dropped.
  * @param {string} program
  * @param {string[]} args
+ * @param {string} [input] what it reads
  */
-export function succeeds(program, args) {
-  return spawnSync(program, args, { cwd: ROOT, stdio: 'ignore' }).status === 0
+export function succeeds(program, args, input = '') {
+  return spawnSync(program, args, { cwd: ROOT, input }).status === 0
 }
 
 /**

@@ -28,7 +28,20 @@ const program =
 
 /** @param {string} file a C header the compiler must find */
 const header = (file) => () =>
-  succeeds('clang', ['-E', '-include', 'setjmp.h', '-include', file, '-x', 'c', '/dev/null'])
+  succeeds('clang', ['-E', '-x', 'c', '-'], `#include <setjmp.h>\n#include <${file}>\n`)
+
+const sanitizers = () =>
+  succeeds(
+    'clang',
+    ['-fsanitize=address,undefined', '-o', '/dev/null', '-x', 'c', '-'],
+    'int main(void) { return 0; }',
+  )
+
+/** @param {string} name a module that some Python on this machine must have */
+const pythonModule = (name) => () => {
+  const line = `import importlib.util, sys; sys.exit(importlib.util.find_spec('${name}') is None)`
+  return ['/usr/bin/python3', 'python3'].some((python) => succeeds(python, ['-c', line]))
+}
 
 /** The browsers that the tests in tests/browser can drive, in order of preference. */
 export const BROWSERS = ['chromium', 'chromium-browser', 'google-chrome']
@@ -48,16 +61,32 @@ const TOOLS = [
     name: 'CMake 3.25',
     isThere: program('cmake'),
     apt: 'cmake',
-    purpose: 'builds it',
+    purpose: 'knows what to compile and how',
     elsewhere: 'https://cmake.org/download',
+  },
+  {
+    task: 'build',
+    name: 'Make',
+    isThere: program('make'),
+    apt: 'make',
+    purpose: 'runs the compilers',
+    elsewhere: 'the package manager',
   },
   {
     task: 'test',
     name: 'Clang',
     isThere: program('clang'),
     apt: 'clang',
-    purpose: 'builds the C tests with address and undefined-behaviour sanitizers',
+    purpose: 'builds the C tests as native programs',
     elsewhere: 'https://releases.llvm.org or the package manager',
+  },
+  {
+    task: 'test',
+    name: "Clang's sanitizers",
+    isThere: sanitizers,
+    apt: 'libclang-rt-dev',
+    purpose: 'find wrong addresses and undefined behaviour while the C tests run',
+    elsewhere: 'compiler-rt, with Clang',
   },
   {
     task: 'test',
@@ -72,8 +101,24 @@ const TOOLS = [
     name: 'cmocka',
     isThere: header('cmocka.h'),
     apt: 'libcmocka-dev',
-    purpose: 'runs the C tests',
+    purpose: 'the framework of the C tests',
     elsewhere: 'https://cmocka.org or the package manager',
+  },
+  {
+    task: 'test',
+    name: 'SIMDe',
+    isThere: header('simde/wasm/simd128.h'),
+    apt: 'libsimde-dev',
+    purpose: 'lets the WebAssembly SIMD code run natively in the C tests',
+    elsewhere: 'https://github.com/simd-everywhere/simde',
+  },
+  {
+    task: 'test',
+    name: 'Python with NumPy',
+    isThere: pythonModule('numpy'),
+    apt: 'python3-numpy',
+    purpose: 'runs the independent reference that the engine is compared with',
+    elsewhere: 'https://numpy.org',
   },
   {
     task: 'test',

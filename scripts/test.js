@@ -22,11 +22,16 @@ function nodeTests(folder) {
   run(process.execPath, ['--test', ...files], { timeoutMs: LIMIT_MS })
 }
 
-/** @param {'native' | 'wasm-test'} preset */
-function cTests(preset) {
-  run('cmake', ['--preset', preset])
+/**
+ * Builds the C tests in build/<preset> and runs them.
+ * @param {string} preset
+ * @param {string[]} configure the command that `--preset` is given to
+ */
+function cTests(preset, [program = '', ...args]) {
+  run(program, [...args, '--preset', preset])
   run('cmake', ['--build', '--preset', preset], { timeoutMs: LIMIT_MS })
-  run('ctest', ['--preset', preset, '--output-on-failure'], { timeoutMs: LIMIT_MS })
+  const ctest = ['--test-dir', `build/${preset}`, '--output-on-failure', '--no-tests=error']
+  run('ctest', ctest, { timeoutMs: LIMIT_MS })
 }
 
 /** @type {Record<string, () => void>} */
@@ -36,8 +41,8 @@ const PARTS = {
   build: () => run(process.execPath, ['scripts/build.js']),
   lint: () => run(process.execPath, ['scripts/lint.js']),
   types: () => run('node_modules/.bin/tsc', ['-p', 'tsconfig.json']),
-  native: () => cTests('native'),
-  wasm: () => cTests('wasm-test'),
+  native: () => cTests('native', ['cmake']),
+  wasm: () => cTests('wasm-test', ['emcmake', 'cmake']),
   js: () => nodeTests('tests/js'),
   browser: () => nodeTests('tests/browser'),
 }
