@@ -1,0 +1,506 @@
+/**
+ * The engine's boundary: the only file that instantiates WebAssembly and touches its memory.
+ *
+ * Owns the module instance, the reading of C strings and arrays, and the life of its handles. Does not know files,
+ * URLs of models, text or workers. The C side is wasm/bm_wasm.c; what the calls mean is in src/bm.h.
+ * The idea: bulk data passes through one staging buffer, and no view of the memory is ever kept, because growth
+ * detaches it: a view is taken, used and dropped within one call. Everything but `Core.create` is synchronous.
+ */
+
+import { BmError } from './errors.js'
+
+/** @typedef {import('./format.js').ModelConfig} ModelConfig */
+/** @typedef {import('./format.js').TensorSpec} TensorSpec */
+
+/**
+ * @typedef {object} ConfigField
+ * @property {string} name
+ * @property {number} min      inclusive
+ * @property {number} max      inclusive; may be Infinity
+ * @property {boolean} integer
+ */
+
+/**
+ * @typedef {object} Sampling all values as in src/bm.h, in this order
+ * @property {number} repetitionPenalty
+ * @property {number} repetitionWindow tokens
+ * @property {number} temperature 0: the most likely token
+ * @property {number} topK 0: off
+ * @property {number} topP 1: off
+ * @property {number} minP 0: off
+ * @property {number} seed an integer, 0 to 2^53 - 1
+ */
+
+/** @typedef {'fast' | 'high' | 'exact'} Precision */
+/** @typedef {'f32' | 'f16'} StateType */
+
+/** The exports of the module, by name; all parameters and results are numbers.
+ * @typedef {Record<string, (...args: number[]) => number>} Exports */
+
+/** enum bm_status of src/bm.h. @type {import('./errors.js').BmErrorCode[]} */
+const STATUS_CODES = ['internal', 'argument', 'config', 'memory', 'internal', 'format', 'numeric']
+/** enum bm_dtype of src/bm.h. */
+const DTYPES = /** @type {const} */ (['U8', 'I8', 'F16', 'F32'])
+/** enum bm_precision of src/bm.h. */
+const PRECISIONS = /** @type {const} */ (['fast', 'high', 'exact'])
+/** @type {Record<StateType, 'F32' | 'F16'>} */
+const STATE_DTYPES = { f32: 'F32', f16: 'F16' }
+
+/** The smallest module with a v128 instruction: validates only where 128-bit SIMD exists. */
+const SIMD_PROBE = new Uint8Array([
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15,
+  253, 98, 11,
+])
+
+/** One instance of the engine. Holds any number of models; freed when nothing refers to it any more. */
+export class Core {
+  /** @type {Exports} */
+  #exports
+  /** @type {WebAssembly.Memory} */
+  #memory
+
+  /** @param {WebAssembly.Instance} instance */
+  constructor(instance) {
+    const { memory, ...functions } = instance.exports
+    this.#memory = /** @type {WebAssembly.Memory} */ (memory)
+    this.#exports = /** @type {Exports} */ (functions)
+    this.call('_initialize')
+  }
+
+  /**
+   * @param {object} [options]
+   * @param {BufferSource | WebAssembly.Module | URL | string | undefined} [options.wasm] the module, or where it is;
+   *   default: dist/bimamba.wasm of this package
+   * @returns {Promise<Core>}
+   * @throws {BmError} `unsupported` without WebAssembly SIMD; `network` or `io` when the module cannot be read
+   */
+  static async create({ wasm } = {}) {
+    if (!globalThis.WebAssembly?.validate(SIMD_PROBE)) {
+      throw new BmError(
+        'unsupported',
+        'this JavaScript engine has no 128-bit WebAssembly SIMD, which bimamba needs ' +
+          '(Chrome 91, Firefox 89, Safari 16.4, Node 16.4 or newer)',
+      )
+    }
+    const module = await compile(wasm ?? new URL('../dist/bimamba.wasm', import.meta.url))
+    const imports = { env: { emscripten_notify_memory_growth: () => {} } }
+    return new Core(await WebAssembly.instantiate(module, imports))
+  }
+
+  /**
+   * Calls an export. A trap is a mistake of ours and leaves the instance unusable.
+   * @param {string} name
+   * @param {...number} args
+   * @returns {number}
+   */
+  call(name, ...args) {
+    const callee = this.#exports[name]
+    if (!callee) throw new BmError('internal', `the WebAssembly module has no export '${name}'`)
+    try {
+      return callee(...args)
+    } catch (cause) {
+      throw new BmError('internal', `the engine stopped in '${name}': ${cause}`, { cause })
+    }
+  }
+
+  /**
+   * Calls an export that returns a bm_status.
+   * @param {string} name
+   * @param {...number} args
+   * @throws {BmError} with the core's message
+   */
+  check(name, ...args) {
+    if (this.call(name, ...args) !== 0) throw this.#lastError()
+  }
+
+  /**
+   * Calls an export that returns a pointer, 0 for failure.
+   * @param {string} name
+   * @param {...number} args
+   * @returns {number}
+   */
+  pointer(name, ...args) {
+    const pointer = this.call(name, ...args)
+    if (pointer === 0) throw this.#lastError()
+    return pointer >>> 0
+  }
+
+  #lastError() {
+    const code = STATUS_CODES[this.call('error_status')] ?? 'internal'
+    return new BmError(code, this.#string(this.call('error_message')))
+  }
+
+  /** @param {number} pointer to a zero-terminated ASCII string */
+  #string(pointer) {
+    const bytes = new Uint8Array(this.#memory.buffer, pointer >>> 0)
+    return String.fromCharCode(...bytes.subarray(0, bytes.indexOf(0)))
+  }
+
+  /** Size of the staging buffer, in bytes. */
+  get stagingBytes() {
+    return this.call('staging_size')
+  }
+
+  /** @param {ArrayLike<number>} bytes at most stagingBytes */
+  stageBytes(bytes) {
+    new Uint8Array(this.#memory.buffer, this.call('staging'), bytes.length).set(bytes)
+  }
+
+  /** @param {ArrayLike<number>} ids */
+  stageIds(ids) {
+    new Uint32Array(this.#memory.buffer, this.call('staging'), ids.length).set(ids)
+  }
+
+  /**
+   * @param {number} pointer
+   * @param {number} length
+   * @returns {Float32Array} a copy
+   */
+  copyFloats(pointer, length) {
+    return new Float32Array(this.#memory.buffer, pointer, length).slice()
+  }
+
+  /** Bytes of WebAssembly memory in use by this instance, all models and sessions included. */
+  get memoryBytes() {
+    return this.#memory.buffer.byteLength
+  }
+
+  /** @returns {string[]} kernel variants, the reference first, the default last */
+  get variants() {
+    return Array.from({ length: this.call('variant_count') }, (_, i) =>
+      this.#string(this.call('variant_name', i)),
+    )
+  }
+
+  /** @returns {ConfigField[]} in the order of a packed file's config */
+  get configFields() {
+    return Array.from({ length: this.call('field_count') }, (_, i) => ({
+      name: this.#string(this.call('field_name', i)),
+      min: this.call('field_min', i),
+      max: this.call('field_max', i),
+      integer: this.call('field_is_integer', i) !== 0,
+    }))
+  }
+
+  /**
+   * @param {ModelConfig} config
+   * @throws {BmError} `config`: names the first field that is missing or breaks a limit
+   */
+  checkConfig(config) {
+    const values = this.configFields.map((field) => configNumber(config, field))
+    new Float64Array(this.#memory.buffer, this.call('staging'), values.length).set(values)
+    this.check('config_load')
+  }
+
+  /**
+   * The tensors of a model in the order of its packed file (models/FORMAT.md), the tokenizer apart.
+   * @param {ModelConfig} config
+   * @returns {TensorSpec[]}
+   * @throws {BmError} `config`
+   */
+  tensors(config) {
+    this.checkConfig(config)
+    return Array.from({ length: this.call('tensor_count') }, (_, i) => {
+      this.call('tensor_select', i)
+      return {
+        name: this.#string(this.call('tensor_name')),
+        dtype: DTYPES[this.call('tensor_dtype')] ?? 'U8',
+        shape: Array.from({ length: this.call('tensor_dims') }, (_, d) =>
+          this.call('tensor_shape', d),
+        ),
+        sizeBytes: this.call('tensor_bytes'),
+        part: this.call('tensor_part'),
+      }
+    })
+  }
+
+  /**
+   * Takes all the memory that the weights need.
+   * @param {ModelConfig} config
+   * @param {{ variant?: string }} [options] kernel variant; default: the fastest
+   * @returns {CoreModel} empty: write every tensor, seal every part
+   * @throws {BmError} `config`, `argument`, `memory`
+   */
+  createModel(config, { variant } = {}) {
+    this.checkConfig(config)
+    const { variants } = this
+    const index = variant === undefined ? variants.length - 1 : variants.indexOf(variant)
+    if (index < 0) {
+      throw new BmError('argument', `variant is '${variant}', want one of ${variants.join(', ')}`)
+    }
+    return new CoreModel(this, this.pointer('model_create', index), config)
+  }
+}
+
+/** The weights of one model in an engine. */
+export class CoreModel {
+  #core
+  #handle
+
+  /**
+   * @param {Core} core
+   * @param {number} handle
+   * @param {ModelConfig} config
+   */
+  constructor(core, handle, config) {
+    this.#core = core
+    this.#handle = handle
+    this.config = config
+    /** Parts to seal: the embedding, every layer, the final norm with the head. */
+    this.parts = config.n_layer + 2
+  }
+
+  /**
+   * Takes bytes of a tensor in their file form: any ranges in any order, each byte exactly once.
+   * @param {number} index into `core.tensors(config)`
+   * @param {number} offset within the tensor, in bytes
+   * @param {Uint8Array} bytes
+   * @throws {BmError} `argument` outside the tensor, `internal` for bytes written twice
+   */
+  write(index, offset, bytes) {
+    const step = this.#core.stagingBytes
+    for (let at = 0; at < bytes.length; at += step) {
+      const piece = bytes.subarray(at, at + step)
+      this.#core.stageBytes(piece)
+      this.#core.check('model_write', this.#open(), index, offset + at, piece.length)
+    }
+  }
+
+  /**
+   * Declares a part complete.
+   * @param {number} part
+   * @throws {BmError} `format` for NaN or infinity in a weight, `internal` when bytes are missing
+   */
+  seal(part) {
+    this.#core.check('model_seal_part', this.#open(), part)
+  }
+
+  /**
+   * @param {object} [options]
+   * @param {Precision} [options.precision] default 'fast'
+   * @param {StateType} [options.state] type of the SSM state, default 'f32'
+   * @param {number} [options.maxChunk] most tokens in one append, 1 to 1024; default 64
+   * @returns {CoreSession} at position 0
+   * @throws {BmError} `argument`, `memory`
+   */
+  createSession({ precision = 'fast', state = 'f32', maxChunk = 64 } = {}) {
+    const dtype = DTYPES.indexOf(STATE_DTYPES[state])
+    const level = PRECISIONS.indexOf(precision)
+    if (level < 0)
+      throw new BmError('argument', `precision is '${precision}', want fast, high or exact`)
+    if (dtype < 0) throw new BmError('argument', `state is '${state}', want f32 or f16`)
+    const handle = this.#core.pointer('session_create', this.#open(), level, dtype, maxChunk)
+    return new CoreSession(this.#core, handle, this.config.vocab_size, maxChunk)
+  }
+
+  #open() {
+    if (this.#handle === 0) throw new BmError('closed', 'the model was closed')
+    return this.#handle
+  }
+
+  /** Frees the weights; sessions of this model must be closed before. Idempotent. */
+  close() {
+    if (this.#handle !== 0) this.#core.call('model_free', this.#handle)
+    this.#handle = 0
+  }
+}
+
+/** One timeline over a model: a recurrent state, a position, the logits of the last tokens. */
+export class CoreSession {
+  #core
+  #handle
+  #lastCount = 0
+
+  /**
+   * @param {Core} core
+   * @param {number} handle
+   * @param {number} vocabSize
+   * @param {number} maxChunk
+   */
+  constructor(core, handle, vocabSize, maxChunk) {
+    this.#core = core
+    this.#handle = handle
+    this.vocabSize = vocabSize
+    this.maxChunk = maxChunk
+  }
+
+  /** Tokens consumed since the last reset. */
+  get position() {
+    return this.#core.call('session_position', this.#open())
+  }
+
+  /** Back to position 0 and a zero state. */
+  reset() {
+    this.#core.call('session_reset', this.#open())
+    this.#lastCount = 0
+  }
+
+  /**
+   * Consumes tokens. How a sequence is cut into appends does not change a bit of the results.
+   * @param {ArrayLike<number>} ids 1 to maxChunk of them
+   * @throws {BmError} `argument` (the session is unchanged), `numeric` (reset the session)
+   */
+  append(ids) {
+    const handle = this.#open()
+    if (!(ids.length >= 1 && ids.length <= this.maxChunk)) {
+      throw new BmError(
+        'argument',
+        `${ids.length} tokens in one append, want 1 to ${this.maxChunk}`,
+      )
+    }
+    this.#core.stageIds(ids)
+    this.#core.check('session_append', handle, ids.length)
+    this.#lastCount = ids.length
+  }
+
+  /**
+   * @param {number} [index] token of the last append; negative counts from its end; default: its last token
+   * @returns {Float32Array} [vocab_size], a copy
+   * @throws {BmError} `argument`: there is no such token; `numeric`
+   */
+  logits(index = -1) {
+    return this.#core.copyFloats(this.logitsPointer(index), this.vocabSize)
+  }
+
+  /**
+   * @param {number} index as for `logits`
+   * @param {number} id
+   * @returns {number} log p(id), natural logarithm
+   */
+  logprob(index, id) {
+    if (!(Number.isInteger(id) && id >= 0 && id < this.vocabSize)) {
+      throw new BmError('argument', `token id ${id}, want 0 to ${this.vocabSize - 1}`)
+    }
+    return this.#core.call('log_softmax', this.logitsPointer(index), this.vocabSize, id)
+  }
+
+  /**
+   * Where the logits are until the next call on this session; for this file only.
+   * @param {number} index
+   */
+  logitsPointer(index) {
+    const at = index < 0 ? this.#lastCount + index : index
+    if (!(at >= 0 && at < this.#lastCount)) {
+      throw new BmError(
+        'argument',
+        `logits of token ${index}: the last append had ${this.#lastCount}`,
+      )
+    }
+    return this.#core.pointer('session_logits', this.#open(), at)
+  }
+
+  /**
+   * @param {Sampling} sampling
+   * @returns {CoreSampler}
+   * @throws {BmError} `argument`, `memory`
+   */
+  createSampler(sampling) {
+    return new CoreSampler(this.#core, this, sampling)
+  }
+
+  #open() {
+    if (this.#handle === 0) throw new BmError('closed', 'the session was closed')
+    return this.#handle
+  }
+
+  /** Frees the state. Idempotent. */
+  close() {
+    if (this.#handle !== 0) this.#core.call('session_free', this.#handle)
+    this.#handle = 0
+  }
+}
+
+/** Draws tokens from the logits of one session, with its own random state and penalty window. */
+export class CoreSampler {
+  #core
+  #session
+  #handle
+
+  /**
+   * @param {Core} core
+   * @param {CoreSession} session
+   * @param {Sampling} s
+   */
+  constructor(core, session, s) {
+    this.#core = core
+    this.#session = session
+    this.#handle = core.pointer(
+      'sampler_create',
+      session.vocabSize,
+      s.repetitionPenalty,
+      s.repetitionWindow,
+      s.temperature,
+      s.topK,
+      s.topP,
+      s.minP,
+      s.seed,
+    )
+  }
+
+  /** @param {number} id one token of the context, prompt or output, in order */
+  accept(id) {
+    this.#core.call('sampler_accept', this.#open(), id)
+  }
+
+  /** @returns {number} an id drawn from the session's last logits; neither appended nor accepted */
+  sample() {
+    return this.#core.call('sampler_sample', this.#open(), this.#session.logitsPointer(-1))
+  }
+
+  #open() {
+    if (this.#handle === 0) throw new BmError('closed', 'the sampler was closed')
+    return this.#handle
+  }
+
+  /** Frees the sampler. Idempotent. */
+  close() {
+    if (this.#handle !== 0) this.#core.call('sampler_free', this.#handle)
+    this.#handle = 0
+  }
+}
+
+/**
+ * @param {ModelConfig} config
+ * @param {ConfigField} field
+ * @returns {number} the C form: enums and booleans as integers, null (no limit) as Infinity
+ */
+function configNumber(config, field) {
+  const value = /** @type {Record<string, unknown>} */ (/** @type {unknown} */ (config))[field.name]
+  if (typeof value === 'number') return value
+  if (typeof value === 'boolean') return Number(value)
+  if (value === null && field.max === Number.POSITIVE_INFINITY) return field.max
+  const dtype = DTYPES.indexOf(/** @type {"U8"} */ (value))
+  if (dtype >= 0) return dtype
+  throw new BmError('config', `config.${field.name} is ${JSON.stringify(value)}, want a number`)
+}
+
+/**
+ * @param {BufferSource | WebAssembly.Module | URL | string} wasm
+ * @returns {Promise<WebAssembly.Module>}
+ */
+async function compile(wasm) {
+  if (wasm instanceof WebAssembly.Module) return wasm
+  if (typeof wasm !== 'string' && !(wasm instanceof URL)) return WebAssembly.compile(wasm)
+  const url = new URL(wasm, globalThis.location?.href ?? import.meta.url)
+  if (url.protocol === 'file:') return WebAssembly.compile(await readFile(url))
+  let response
+  try {
+    response = await fetch(url)
+  } catch (cause) {
+    throw new BmError('network', `GET ${url}: ${cause}`, { cause })
+  }
+  if (!response.ok) throw new BmError('network', `GET ${url}: ${response.status}`)
+  // Not compileStreaming: servers that do not know .wasm send a type that it refuses.
+  return WebAssembly.compile(await response.arrayBuffer())
+}
+
+/** @param {URL} url @returns {Promise<BufferSource>} */
+async function readFile(url) {
+  const fs = globalThis.process?.getBuiltinModule?.('node:fs/promises')
+  if (!fs) throw new BmError('unsupported', `${url}: only Node reads file: URLs`)
+  try {
+    return await fs.readFile(url)
+  } catch (cause) {
+    throw new BmError('io', `${url}: ${cause instanceof Error ? cause.message : cause}`, { cause })
+  }
+}

@@ -1,0 +1,41 @@
+/**
+ * The one error class of the package, with stable codes.
+ *
+ * Owns the list of codes and how an error crosses a worker boundary. Knows nothing about what failed.
+ * The idea: a caller branches on `code`, a person reads `message`, a debugger follows `cause`.
+ */
+
+/**
+ * - `argument`     an option or argument has the wrong type, name or range
+ * - `busy`         the object is already generating
+ * - `checkpoint`   a checkpoint to convert is incomplete, of another kind, or unsafe to read
+ * - `closed`       the model was closed
+ * - `config`       a model configuration is outside the stated limits
+ * - `format`       the bytes are not a packed model, or break a rule of models/FORMAT.md
+ * - `integrity`    bytes arrived, but their SHA-256 is not the one the header names
+ * - `internal`     a mistake of ours: an engine trap, a lost worker
+ * - `io`           a local file cannot be read or written
+ * - `memory`       the engine could not get the memory the model needs
+ * - `network`      a request failed or ended early
+ * - `numeric`      a computation gave NaN or infinity
+ * - `tokenizer`    the tokenizer is missing, invalid or of an unsupported kind
+ * - `unsupported`  this JavaScript engine lacks something needed (the message names it)
+ *
+ * @typedef {'argument'|'busy'|'checkpoint'|'closed'|'config'|'format'|'integrity'|'internal'|'io'
+ *   |'memory'|'network'|'numeric'|'tokenizer'|'unsupported'} BmErrorCode
+ */
+
+/** An error of this package. Aborts are not wrapped: they reject with the signal's own reason. */
+export class BmError extends Error {
+  /**
+   * @param {BmErrorCode} code stable, for programs
+   * @param {string} message names the thing, what was found and what was wanted
+   * @param {{ cause?: unknown }} [options]
+   */
+  constructor(code, message, options) {
+    super(message, options)
+    this.name = 'BmError'
+    /** @type {BmErrorCode} */
+    this.code = code
+  }
+}

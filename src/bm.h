@@ -1,0 +1,194 @@
+/*
+ * bm.h: the public C API of bimamba, a runtime for 1-bit Mamba-2 language models ("Bi-Mamba").
+ *
+ * Owns the contract between the portable core and whoever embeds it (the WASM boundary, the native
+ * tests). Knows nothing of files, text, threads or WebAssembly: weights come in as tensors, token
+ * ids as integers, logits go out.
+ *
+ * Two handles. `bm_model`: the weights; writable until each part is sealed, immutable and shareable
+ * afterwards. `bm_session`: one mutable timeline (recurrent state, position, logits) over a model.
+ * A session must be freed before its model. No function is re-entrant on one handle; different
+ * sessions of one model may run on different threads.
+ *
+ * Errors are values: a function that can fail returns a bm_status and fills `err` (may be NULL) with
+ * a message that names the thing, the value found and the value wanted. On failure outputs are
+ * unchanged. Nothing is allocated outside the three `create` functions.
+ */
+#ifndef BM_H
+#define BM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum {
+    BM_OK = 0,
+    BM_E_ARGUMENT,  /* an argument is outside its range */
+    BM_E_CONFIG,    /* a model configuration is outside the stated limits */
+    BM_E_MEMORY,    /* the allocator returned nothing */
+    BM_E_ORDER,     /* called too early or twice: unsealed parts, bytes missing */
+    BM_E_NONFINITE, /* a weight is NaN or infinite */
+    BM_E_NUMERIC    /* a computed logit is NaN or infinite */
+} bm_status;
+
+enum { BM_MESSAGE_SIZE = 192 };
+
+typedef struct {
+    bm_status status;
+    char message[BM_MESSAGE_SIZE]; /* one line, zero-terminated */
+} bm_error;
+
+/* ---- Configuration -------------------------------------------------------------------------- */
+
+/* Element types of tensors. BM_U8 holds sign bits, eight columns a byte. */
+typedef enum { BM_U8, BM_I8, BM_F16, BM_F32 } bm_dtype;
+
+/* The shape of a model; names as in the Mamba-2 code (arXiv 2405.21060). */
+typedef struct {
+    uint32_t n_layer;
+    uint32_t d_model;
+    uint32_t d_state;
+    uint32_t headdim;
+    uint32_t ngroups;
+    uint32_t d_conv;
+    uint32_t expand; /* d_inner = expand * d_model */
+    uint32_t vocab_size;
+    uint32_t padded_vocab_size; /* rows of the embedding; rows past vocab_size are never used */
+    uint32_t tie_embeddings;    /* 1: the head is the embedding, 0: it has its own tensor */
+    uint32_t embedding_dtype;   /* bm_dtype: BM_I8 (with a scale per row), BM_F16 or BM_F32 */
+    float norm_eps;
+    float dt_min; /* dt is clamped to [dt_min, dt_max] after softplus */
+    float dt_max; /* INFINITY: no upper limit */
+} bm_config;
+
+typedef struct {
+    const char *name;
+    double min;
+    double max; /* both inclusive */
+    bool is_integer;
+} bm_config_field;
+
+/* The table of fields, in the order in which a packed file's config has them. */
+size_t bm_config_field_count(void);
+const bm_config_field *bm_config_field_at(size_t index);
+
+/* Sets one field. BM_E_CONFIG when the value is out of the field's range or not an integer. */
+bm_status bm_config_set(bm_config *config, size_t index, double value, bm_error *err);
+
+/* Ranges of every field and the rules between them. BM_E_CONFIG names the first broken one. */
+bm_status bm_config_check(const bm_config *config, bm_error *err);
+
+/* ---- Tensors -------------------------------------------------------------------------------- */
+
+enum { BM_TENSOR_NAME_SIZE = 48 };
+
+/* One tensor of a packed model; the order of the table is the order in the file. */
+typedef struct {
+    char name[BM_TENSOR_NAME_SIZE];
+    bm_dtype dtype;
+    uint32_t n_dims; /* 1 or 2 */
+    uint32_t shape[2];
+    uint64_t bytes;
+    uint32_t part; /* 0 embedding, 1 ... n_layer the layers, n_layer + 1 the final norm and head */
+} bm_tensor;
+
+/* Both need a config that passed bm_config_check. `index` < bm_tensor_count. */
+size_t bm_tensor_count(const bm_config *config);
+bm_tensor bm_tensor_at(const bm_config *config, size_t index);
+
+/* ---- Model ---------------------------------------------------------------------------------- */
+
+typedef struct bm_model bm_model;
+
+/* The kernel variants of this build, the fastest last; index 0 is the reference. */
+size_t bm_variant_count(void);
+const char *bm_variant_name(size_t variant);
+
+/* Checks the config and takes all memory for the weights. BM_E_CONFIG, BM_E_MEMORY, BM_E_ARGUMENT. */
+bm_status bm_model_create(const bm_config *config, size_t variant, bm_model **out, bm_error *err);
+void bm_model_free(bm_model *model);
+
+/*
+ * Takes bytes [offset, offset + n) of tensor `index` in its file form (little-endian, row-major) and
+ * puts them where the kernels want them. Ranges may come in any order; each byte exactly once.
+ * BM_E_ARGUMENT: outside the tensor. BM_E_ORDER: more bytes than the tensor has, or a sealed part.
+ */
+bm_status bm_model_write(bm_model *model, size_t index, uint64_t offset, const void *bytes,
+                         size_t n, bm_error *err);
+
+/*
+ * Declares a part complete: every byte written, every float finite (BM_E_ORDER, BM_E_NONFINITE name
+ * the tensor), then folds what the forward pass wants folded. Once per part.
+ */
+bm_status bm_model_seal_part(bm_model *model, size_t part, bm_error *err);
+
+/* ---- Session -------------------------------------------------------------------------------- */
+
+typedef struct bm_session bm_session;
+
+/*
+ * How the inputs of the binary products and of an int8 head are represented (weights are the same):
+ * FAST 8-bit class integers, HIGH 14-bit class integers, both with a scale per 256 columns; EXACT f32.
+ */
+typedef enum { BM_FAST, BM_HIGH, BM_EXACT, BM_PRECISION_COUNT } bm_precision;
+
+typedef struct {
+    bm_precision precision;
+    bm_dtype state_dtype; /* of the SSM state: BM_F32 or BM_F16 */
+    uint32_t max_chunk;   /* most tokens in one append, 1 ... 1024; scratch memory grows with it */
+} bm_session_options;
+
+/* A session at position 0 over a model whose parts are all sealed. */
+bm_status bm_session_create(const bm_model *model, const bm_session_options *options,
+                            bm_session **out, bm_error *err);
+void bm_session_free(bm_session *session);
+
+/* Back to position 0 and a zero state. */
+void bm_session_reset(bm_session *session);
+
+/* Tokens consumed since the last reset. */
+uint64_t bm_session_position(const bm_session *session);
+
+/*
+ * Consumes n tokens (1 ... max_chunk). The state and logits after any split of a sequence into
+ * appends are the same, bit for bit. BM_E_ARGUMENT (count, or an id outside the vocabulary): the
+ * session is unchanged.
+ */
+bm_status bm_session_append(bm_session *session, const uint32_t *ids, size_t n, bm_error *err);
+
+/*
+ * Computes the logits [vocab_size] after token `index` of the last append. `*logits` points into the
+ * session and is valid until the next call on it. BM_E_ARGUMENT: no such token; BM_E_NUMERIC.
+ */
+bm_status bm_session_logits(bm_session *session, size_t index, const float **logits, bm_error *err);
+
+/* ---- Sampler -------------------------------------------------------------------------------- */
+
+typedef struct bm_sampler bm_sampler;
+
+/* Applied in this order. Neutral values: temperature 1, top_k 0, top_p 1, min_p 0, penalty 1. */
+typedef struct {
+    float
+        repetition_penalty; /* > 0: logits of recent tokens are divided (if > 0) or multiplied by it */
+    uint32_t repetition_window; /* how many of the last accepted tokens are recent; at most 65536 */
+    float temperature;          /* 0: the most likely token, ties to the lowest id */
+    uint32_t top_k;             /* keep the k most likely; 0 keeps all */
+    float top_p;                /* keep the shortest list whose probability reaches top_p */
+    float min_p;                /* keep tokens at least min_p as likely as the most likely */
+    uint64_t seed;
+} bm_sampling;
+
+bm_status bm_sampler_create(uint32_t vocab_size, const bm_sampling *options, bm_sampler **out,
+                            bm_error *err);
+void bm_sampler_free(bm_sampler *sampler);
+
+/* Tells the sampler of one token of the context, in order. Ids outside the vocabulary are ignored. */
+void bm_sampler_accept(bm_sampler *sampler, uint32_t id);
+
+/* Draws one id from finite logits [vocab_size]; advances the random state; does not accept it. */
+uint32_t bm_sampler_sample(bm_sampler *sampler, const float *logits);
+
+/* log p(id) under softmax(logits), natural logarithm. `id` < n. */
+double bm_log_softmax(const float *logits, size_t n, size_t id);
+
+#endif

@@ -1,0 +1,56 @@
+/*
+ * bm_forward.h: the forward pass over a chunk of tokens, and the memory it works in.
+ *
+ * Knows the model's weights and the kernels' contracts; knows neither how the memory below was taken
+ * nor who samples. A chunk of one token is decoding, more tokens are prefill: the same code, and the
+ * same bits for any way to cut a sequence into chunks.
+ */
+#ifndef BM_FORWARD_H
+#define BM_FORWARD_H
+
+#include "bm_model.h"
+
+/*
+ * The SSM state of a head is S = scale * stored, and |stored| <= 2 * bound. A token's decay multiplies
+ * the one number `scale` instead of all of S, so a 16-bit S cannot get stuck when the decay is below
+ * half a unit in its last place, nothing sinks into subnormals, and S needs one rounding a token.
+ */
+typedef struct {
+    float scale; /* 0: S is zero */
+    float bound;
+} bm_head_scale;
+
+/* The recurrent state: all that the model knows of the tokens so far. All zero at position 0. */
+typedef struct {
+    bm_dtype ssm_dtype; /* BM_F32 or BM_F16 */
+    float *conv; /* [n_layer, d_conv - 1, conv_dim]: inputs; position p is row p % (d_conv - 1) */
+    void *ssm;   /* [n_layer, n_heads, headdim, d_state] */
+    bm_head_scale *heads; /* [n_layer, n_heads] */
+    uint64_t position;    /* tokens consumed */
+} bm_timeline;
+
+/* Scratch for chunks of up to T tokens; nothing in it outlives a call except `hidden`. */
+typedef struct {
+    size_t zxbcdt_stride; /* floats a token */
+    size_t out_stride;
+    size_t act_stride; /* bytes a token */
+    float *r;          /* [T, d_model] residual stream */
+    float *zxbcdt;     /* [T, zxbcdt_stride] output of in_proj: z, x, B, C, dt */
+    float *y;          /* [T, d_inner] output of the SSM, then gated */
+    float *out;        /* [T, out_stride] output of out_proj */
+    float *b_max;      /* [T, ngroups] max |B| */
+    float *normed;     /* [max(d_model, d_inner)] one token's input of a binary product */
+    uint8_t *act;      /* [T, act_stride] prepared inputs */
+    float *c;          /* [T] bias products */
+    float *hidden;     /* [T, d_model] final normed vectors of the last chunk */
+} bm_scratch;
+
+/* Runs n tokens (ids below vocab_size, n at most T) through all layers; fills scratch->hidden. */
+void bm_forward(const bm_model *model, bm_precision precision, bm_timeline *timeline,
+                const bm_scratch *scratch, const uint32_t *ids, size_t n);
+
+/* logits [vocab_size] from one hidden vector [d_model]; uses scratch->act. */
+void bm_forward_logits(const bm_model *model, bm_precision precision, const bm_scratch *scratch,
+                       const float *hidden, float *logits);
+
+#endif

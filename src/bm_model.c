@@ -1,0 +1,244 @@
+/*
+ * bm_model.c: takes tensors as they arrive, puts each where the kernels want it, seals parts.
+ *
+ * Owns the weights' memory: one block, laid out by one function that runs twice. Knows no file: bytes
+ * come with a tensor's index and an offset, in any order. Sealing is where hostile numbers stop: after
+ * it the forward pass checks nothing.
+ */
+#include "bm_model.h"
+
+static void layout_layer(bm_arena *arena, bm_layer *layer, const bm_model *m) {
+    const bm_config *c = &m->config;
+    const bm_dims *n = &m->dims;
+    *layer = (bm_layer){
+        .in_sign = bm_arena_take(arena, 1, m->kernels->signs_bytes(n->in_rows, c->d_model)),
+        .in_scale = bm_arena_take(arena, c->d_model, sizeof(float)),
+        .in_bias = bm_arena_take(arena, c->d_model, sizeof(float)),
+        .conv = bm_arena_take(arena, (uint64_t)c->d_conv * n->conv_dim, sizeof(float)),
+        .conv_bias = bm_arena_take(arena, n->conv_dim, sizeof(float)),
+        .dt_bias = bm_arena_take(arena, n->n_heads, sizeof(float)),
+        .a = bm_arena_take(arena, n->n_heads, sizeof(float)),
+        .d = bm_arena_take(arena, n->n_heads, sizeof(float)),
+        .out_sign = bm_arena_take(arena, 1, m->kernels->signs_bytes(c->d_model, n->d_inner)),
+        .out_scale = bm_arena_take(arena, n->d_inner, sizeof(float)),
+        .out_bias = bm_arena_take(arena, n->d_inner, sizeof(float)),
+    };
+}
+
+static bm_table layout_table(bm_arena *arena, const bm_config *c) {
+    uint64_t elements = (uint64_t)c->padded_vocab_size * c->d_model;
+    bm_table table = {
+        .weight = bm_arena_take(arena, elements, bm_dtype_size((bm_dtype)c->embedding_dtype))};
+    if (bm_has_scale(c))
+        table.scale = bm_arena_take(arena, c->padded_vocab_size, sizeof(float));
+    return table;
+}
+
+/* `m` holds config, dims and kernels; while measuring it and the layers are scratch on the stack. */
+static bm_model *layout(bm_arena *arena, const bm_model *m) {
+    const bm_config *c = &m->config;
+    bm_model *out = bm_arena_take(arena, 1, sizeof *out);
+    bm_model plan = *m;
+    plan.layers = bm_arena_take(arena, c->n_layer, sizeof *plan.layers);
+    plan.embedding = layout_table(arena, c);
+    for (size_t i = 0; i < c->n_layer; i++) {
+        bm_layer layer;
+        layout_layer(arena, &layer, m);
+        if (plan.layers)
+            plan.layers[i] = layer;
+    }
+    plan.norm_f = bm_arena_take(arena, c->d_model, sizeof(float));
+    plan.head = c->tie_embeddings ? plan.embedding : layout_table(arena, c);
+    plan.zeros = bm_arena_take(arena, c->d_model, sizeof(float));
+    plan.norm = bm_arena_take(arena, (uint64_t)c->n_layer * c->d_model, sizeof(float));
+    plan.gate_norm = bm_arena_take(arena, (uint64_t)c->n_layer * m->dims.d_inner, sizeof(float));
+    plan.written = bm_arena_take(arena, bm_tensor_count(c), sizeof *plan.written);
+    plan.sealed = bm_arena_take(arena, (uint64_t)c->n_layer + 2, 1);
+    if (out)
+        *out = plan; /* NULL while measuring */
+    return out;
+}
+
+size_t bm_variant_count(void) {
+    return bm_kernels_count;
+}
+
+const char *bm_variant_name(size_t variant) {
+    return variant < bm_kernels_count ? bm_kernels_all[variant]->name : NULL;
+}
+
+bm_status bm_model_create(const bm_config *config, size_t variant, bm_model **out, bm_error *err) {
+    bm_status status = bm_config_check(config, err);
+    if (status != BM_OK)
+        return status;
+    if (variant >= bm_kernels_count)
+        return bm_fail(err, BM_E_ARGUMENT, "kernel variant %zu, want below %zu", variant,
+                       bm_kernels_count);
+    bm_model seed = {
+        .config = *config, .dims = bm_dims_of(config), .kernels = bm_kernels_all[variant]};
+    bm_arena arena = {0};
+    layout(&arena, &seed);
+    arena.base = bm_block_alloc(arena.used);
+    if (!arena.base)
+        return bm_fail(err, BM_E_MEMORY, "no memory for the weights: %u MiB wanted",
+                       (unsigned)(arena.used >> 20));
+    arena.used = 0;
+    *out = layout(&arena, &seed);
+    return BM_OK;
+}
+
+void bm_model_free(bm_model *model) {
+    bm_block_free(model);
+}
+
+/* ---- Writing -------------------------------------------------------------------------------- */
+
+/* Where a tensor that is kept in file form goes; NULL for signs and the convolution. */
+static void *plain_target(const bm_model *m, bm_role role, size_t layer) {
+    const bm_layer *l = &m->layers[layer];
+    switch (role) {
+    case BM_ROLE_EMBEDDING: return m->embedding.weight;
+    case BM_ROLE_EMBEDDING_SCALE: return m->embedding.scale;
+    case BM_ROLE_NORM: return m->norm + layer * m->config.d_model;
+    case BM_ROLE_IN_ALPHA: return l->in_scale;
+    case BM_ROLE_IN_BETA: return l->in_bias;
+    case BM_ROLE_CONV_BIAS: return l->conv_bias;
+    case BM_ROLE_DT_BIAS: return l->dt_bias;
+    case BM_ROLE_A_LOG: return l->a;
+    case BM_ROLE_D: return l->d;
+    case BM_ROLE_GATE_NORM: return m->gate_norm + layer * m->dims.d_inner;
+    case BM_ROLE_OUT_ALPHA: return l->out_scale;
+    case BM_ROLE_OUT_BETA: return l->out_bias;
+    case BM_ROLE_NORM_F: return m->norm_f;
+    case BM_ROLE_HEAD: return m->head.weight;
+    case BM_ROLE_HEAD_SCALE: return m->head.scale;
+    case BM_ROLE_IN_SIGN:
+    case BM_ROLE_OUT_SIGN:
+    case BM_ROLE_CONV_WEIGHT: break;
+    }
+    return NULL;
+}
+
+/* [rows, cols] f32 bytes into [cols, rows]: any byte range, since ranges may split a float. */
+static void write_transposed(float *target, size_t rows, size_t cols, size_t offset,
+                             const uint8_t *bytes, size_t n) {
+    uint8_t *out = (uint8_t *)target;
+    for (size_t i = 0; i < n; i++) {
+        size_t element = (offset + i) / sizeof(float);
+        size_t moved = element % cols * rows + element / cols;
+        out[moved * sizeof(float) + (offset + i) % sizeof(float)] = bytes[i];
+    }
+}
+
+bm_status bm_model_write(bm_model *m, size_t index, uint64_t offset, const void *bytes, size_t n,
+                         bm_error *err) {
+    const bm_config *c = &m->config;
+    if (index >= bm_tensor_count(c))
+        return bm_fail(err, BM_E_ARGUMENT, "tensor %zu, want below %zu", index, bm_tensor_count(c));
+    bm_tensor tensor = bm_tensor_at(c, index);
+    if (offset > tensor.bytes || n > tensor.bytes - offset)
+        return bm_fail(err, BM_E_ARGUMENT, "%s: bytes past its end", tensor.name);
+    if (m->sealed[tensor.part])
+        return bm_fail(err, BM_E_ORDER, "%s: its part is sealed", tensor.name);
+    if (n > tensor.bytes - m->written[index])
+        return bm_fail(err, BM_E_ORDER, "%s: bytes were written twice", tensor.name);
+    size_t layer = 0;
+    bm_role role = bm_role_at(c, index, &layer);
+    bm_layer *l = &m->layers[layer];
+    if (role == BM_ROLE_IN_SIGN)
+        m->kernels->signs_write(l->in_sign, m->dims.in_rows, c->d_model, offset, bytes, n);
+    else if (role == BM_ROLE_OUT_SIGN)
+        m->kernels->signs_write(l->out_sign, c->d_model, m->dims.d_inner, offset, bytes, n);
+    else if (role == BM_ROLE_CONV_WEIGHT)
+        write_transposed(l->conv, m->dims.conv_dim, c->d_conv, (size_t)offset, bytes, n);
+    else
+        memcpy((uint8_t *)plain_target(m, role, layer) + offset, bytes, n);
+    m->written[index] += n;
+    return BM_OK;
+}
+
+/* ---- Sealing -------------------------------------------------------------------------------- */
+
+static bm_status check_floats(const bm_tensor *tensor, const void *values, bm_error *err) {
+    size_t count = (size_t)(tensor->bytes / bm_dtype_size(tensor->dtype));
+    for (size_t i = 0; i < count; i++) {
+        bool finite = tensor->dtype == BM_F32
+                          ? bm_is_finite(((const float *)values)[i])
+                          : (((const uint16_t *)values)[i] & 0x7c00u) != 0x7c00u;
+        if (!finite)
+            return bm_fail(err, BM_E_NONFINITE, "%s: value %zu is NaN or infinite", tensor->name,
+                           i);
+    }
+    return BM_OK;
+}
+
+static bm_status check_tensor(const bm_model *m, size_t index, const bm_tensor *tensor,
+                              bm_error *err) {
+    if (m->written[index] != tensor->bytes)
+        return bm_fail(err, BM_E_ORDER, "%s: %u of %u KiB arrived", tensor->name,
+                       (unsigned)(m->written[index] >> 10), (unsigned)(tensor->bytes >> 10));
+    if (tensor->dtype != BM_F32 && tensor->dtype != BM_F16)
+        return BM_OK; /* every byte is a valid weight */
+    size_t layer = 0;
+    bm_role role = bm_role_at(&m->config, index, &layer);
+    const void *values =
+        role == BM_ROLE_CONV_WEIGHT ? m->layers[layer].conv : plain_target(m, role, layer);
+    return check_floats(tensor, values, err);
+}
+
+static void multiply(float *y, const float *x, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        y[i] *= x[i];
+}
+
+static void fuse_layer(bm_model *m, size_t index) {
+    bm_layer *l = &m->layers[index];
+    const float *norm = m->norm + index * m->config.d_model;
+    const float *gate_norm = m->gate_norm + index * m->dims.d_inner;
+    multiply(l->in_scale, norm, m->config.d_model);
+    multiply(l->in_bias, norm, m->config.d_model);
+    multiply(l->out_scale, gate_norm, m->dims.d_inner);
+    multiply(l->out_bias, gate_norm, m->dims.d_inner);
+    for (size_t h = 0; h < m->dims.n_heads; h++)
+        l->a[h] = -bm_exp(l->a[h]);
+}
+
+bm_status bm_model_seal_part(bm_model *m, size_t part, bm_error *err) {
+    size_t parts = (size_t)m->config.n_layer + 2;
+    if (part >= parts)
+        return bm_fail(err, BM_E_ARGUMENT, "part %zu, want below %zu", part, parts);
+    if (m->sealed[part])
+        return bm_fail(err, BM_E_ORDER, "part %zu is sealed already", part);
+    for (size_t i = 0; i < bm_tensor_count(&m->config); i++) {
+        bm_tensor tensor = bm_tensor_at(&m->config, i);
+        bm_status status = tensor.part == part ? check_tensor(m, i, &tensor, err) : BM_OK;
+        if (status != BM_OK)
+            return status;
+    }
+    if (part >= 1 && part <= m->config.n_layer)
+        fuse_layer(m, part - 1);
+    m->sealed[part] = 1;
+    return BM_OK;
+}
+
+bool bm_model_is_sealed(const bm_model *m) {
+    for (size_t i = 0; i < (size_t)m->config.n_layer + 2; i++)
+        if (!m->sealed[i])
+            return false;
+    return true;
+}
+
+void bm_model_embed(const bm_model *m, uint32_t id, float *r) {
+    size_t d = m->config.d_model;
+    size_t start = (size_t)id * d;
+    const void *weight = m->embedding.weight;
+    for (size_t i = 0; i < d; i++) {
+        switch (m->config.embedding_dtype) {
+        case BM_I8:
+            r[i] = m->embedding.scale[id] * (float)((const int8_t *)weight)[start + i];
+            break;
+        case BM_F16: r[i] = bm_half_to_float(((const uint16_t *)weight)[start + i]); break;
+        default: r[i] = ((const float *)weight)[start + i]; break;
+        }
+    }
+}

@@ -1,0 +1,163 @@
+/*
+ * bm_session.c: one mutable timeline over a shared model: its memory, its position, its guards.
+ *
+ * Owns the recurrent state, the scratch memory of a chunk and the logits, in one block. Knows no
+ * arithmetic: bm_forward.c does the work. A session whose numbers went bad says so until it is reset.
+ */
+#include "bm_forward.h"
+
+struct bm_session {
+    const bm_model *model;
+    bm_session_options options;
+    bm_timeline timeline;
+    bm_scratch scratch;
+    float *logits;        /* [vocab_size] */
+    size_t last_n;        /* tokens of the last append; 0 after a reset */
+    bool failed;          /* NaN or infinity reached the state */
+    uint64_t state_bytes; /* of conv, ssm and heads, which follow each other from `timeline.conv` */
+};
+
+static size_t larger(size_t a, size_t b) {
+    return a < b ? b : a;
+}
+
+static bm_timeline layout_timeline(bm_arena *arena, const bm_model *m, bm_dtype ssm_dtype) {
+    uint64_t n_layer = m->config.n_layer;
+    uint64_t heads = n_layer * m->dims.n_heads;
+    uint64_t conv_rows = n_layer * (m->config.d_conv - 1);
+    uint64_t head_state = (uint64_t)m->config.headdim * m->config.d_state;
+    return (bm_timeline){
+        .ssm_dtype = ssm_dtype,
+        .conv = bm_arena_take(arena, conv_rows * m->dims.conv_dim, sizeof(float)),
+        .ssm = bm_arena_take(arena, heads * head_state, bm_dtype_size(ssm_dtype)),
+        .heads = bm_arena_take(arena, heads, sizeof(bm_head_scale)),
+    };
+}
+
+static size_t act_bytes(const bm_model *m, size_t cols, bm_precision precision) {
+    return bm_act_tables_offset(cols, precision) + m->kernels->table_bytes(cols, precision);
+}
+
+static bm_scratch layout_scratch(bm_arena *arena, const bm_model *m, const bm_session_options *o) {
+    size_t d_model = m->config.d_model;
+    size_t d_inner = m->dims.d_inner;
+    size_t n = o->max_chunk;
+    bm_scratch s = {
+        .zxbcdt_stride = bm_round_up(m->dims.in_rows, BM_ROWS),
+        .out_stride = bm_round_up(d_model, BM_ROWS),
+        .act_stride = bm_round_up(
+            larger(act_bytes(m, d_model, o->precision), act_bytes(m, d_inner, o->precision)),
+            BM_ALIGN),
+    };
+    s.r = bm_arena_take(arena, (uint64_t)n * d_model, sizeof(float));
+    s.zxbcdt = bm_arena_take(arena, (uint64_t)n * s.zxbcdt_stride, sizeof(float));
+    s.y = bm_arena_take(arena, (uint64_t)n * d_inner, sizeof(float));
+    s.out = bm_arena_take(arena, (uint64_t)n * s.out_stride, sizeof(float));
+    s.b_max = bm_arena_take(arena, (uint64_t)n * m->config.ngroups, sizeof(float));
+    s.normed = bm_arena_take(arena, larger(d_model, d_inner), sizeof(float));
+    s.act = bm_arena_take(arena, n, s.act_stride);
+    s.c = bm_arena_take(arena, n, sizeof(float));
+    s.hidden = bm_arena_take(arena, (uint64_t)n * d_model, sizeof(float));
+    return s;
+}
+
+static bm_session *layout(bm_arena *arena, const bm_model *m, const bm_session_options *o) {
+    bm_session *s = bm_arena_take(arena, 1, sizeof *s);
+    uint64_t start = arena->used;
+    bm_timeline timeline = layout_timeline(arena, m, o->state_dtype);
+    uint64_t state_bytes = arena->used - start;
+    bm_scratch scratch = layout_scratch(arena, m, o);
+    float *logits = bm_arena_take(arena, m->config.vocab_size, sizeof(float));
+    if (s) /* NULL while measuring */
+        *s = (bm_session){.model = m,
+                          .options = *o,
+                          .timeline = timeline,
+                          .scratch = scratch,
+                          .logits = logits,
+                          .state_bytes = state_bytes};
+    return s;
+}
+
+bm_status bm_session_create(const bm_model *model, const bm_session_options *options,
+                            bm_session **out, bm_error *err) {
+    if ((unsigned)options->precision >= BM_PRECISION_COUNT)
+        return bm_fail(err, BM_E_ARGUMENT, "precision %u, want fast, high or exact",
+                       (unsigned)options->precision);
+    if (options->state_dtype != BM_F32 && options->state_dtype != BM_F16)
+        return bm_fail(err, BM_E_ARGUMENT, "state type %u, want f32 or f16",
+                       (unsigned)options->state_dtype);
+    if (options->max_chunk < 1 || options->max_chunk > 1024)
+        return bm_fail(err, BM_E_ARGUMENT, "max_chunk is %u, want 1 to 1024", options->max_chunk);
+    if (!bm_model_is_sealed(model))
+        return bm_fail(err, BM_E_ORDER, "the model is not complete: seal every part first");
+    bm_arena arena = {0};
+    layout(&arena, model, options);
+    arena.base = bm_block_alloc(arena.used);
+    if (!arena.base)
+        return bm_fail(err, BM_E_MEMORY, "no memory for a session: %u MiB wanted",
+                       (unsigned)(arena.used >> 20));
+    arena.used = 0;
+    *out = layout(&arena, model, options);
+    return BM_OK;
+}
+
+void bm_session_free(bm_session *session) {
+    bm_block_free(session);
+}
+
+void bm_session_reset(bm_session *s) {
+    memset(s->timeline.conv, 0, (size_t)s->state_bytes);
+    s->timeline.position = 0;
+    s->last_n = 0;
+    s->failed = false;
+}
+
+uint64_t bm_session_position(const bm_session *s) {
+    return s->timeline.position;
+}
+
+static bool all_finite(const float *x, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (!bm_is_finite(x[i]))
+            return false;
+    return true;
+}
+
+static bm_status numeric_error(const bm_session *s, size_t index, bm_error *err) {
+    uint64_t position = s->timeline.position - s->last_n + index;
+    return bm_fail(err, BM_E_NUMERIC, "the model computed NaN or infinity at token %u",
+                   (unsigned)position);
+}
+
+bm_status bm_session_append(bm_session *s, const uint32_t *ids, size_t n, bm_error *err) {
+    if (s->failed)
+        return bm_fail(err, BM_E_NUMERIC, "the state holds NaN or infinity: reset the session");
+    if (n < 1 || n > s->options.max_chunk)
+        return bm_fail(err, BM_E_ARGUMENT, "%zu tokens in one append, want 1 to %u", n,
+                       s->options.max_chunk);
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] >= s->model->config.vocab_size)
+            return bm_fail(err, BM_E_ARGUMENT, "token id %u, want below %u", ids[i],
+                           s->model->config.vocab_size);
+    bm_forward(s->model, s->options.precision, &s->timeline, &s->scratch, ids, n);
+    s->last_n = n;
+    size_t d_model = s->model->config.d_model;
+    for (size_t i = 0; i < n; i++)
+        if (!all_finite(s->scratch.hidden + i * d_model, d_model)) {
+            s->failed = true;
+            return numeric_error(s, i, err);
+        }
+    return BM_OK;
+}
+
+bm_status bm_session_logits(bm_session *s, size_t index, const float **logits, bm_error *err) {
+    if (s->failed || index >= s->last_n)
+        return bm_fail(err, BM_E_ARGUMENT, "logits of token %zu of the last append, which had %zu",
+                       index, s->failed ? 0 : s->last_n);
+    const float *hidden = s->scratch.hidden + index * s->model->config.d_model;
+    bm_forward_logits(s->model, s->options.precision, &s->scratch, hidden, s->logits);
+    if (!all_finite(s->logits, s->model->config.vocab_size))
+        return numeric_error(s, index, err);
+    *logits = s->logits;
+    return BM_OK;
+}

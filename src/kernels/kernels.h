@@ -1,0 +1,181 @@
+/*
+ * kernels.h: the contracts of the arithmetic, one comment per operation, and the table of a variant.
+ *
+ * Kernels know arrays; they know no model, no layer, no token. `ref.c` is the definition of right;
+ * every other variant gives the same bits, because each contract fixes the order of every f32 sum and
+ * all integer sums are exact. A variant may lay out weights as it likes, which is why the model
+ * picks its table of kernels when it is created and keeps it.
+ *
+ * Conventions: all arrays are aligned to BM_ALIGN unless said otherwise; outputs never alias inputs
+ * unless said otherwise; no operation fails, allocates or reads past the stated sizes.
+ */
+#ifndef BM_KERNELS_H
+#define BM_KERNELS_H
+
+#include "../bm_base.h"
+
+/* Rows of a binary product are computed in blocks: y must have room for bm_round_up(rows, BM_ROWS). */
+enum { BM_ROWS = 64 };
+
+/* Columns that share one scale when activations are quantized; the last group may be shorter. */
+enum { BM_GROUP = 256 };
+
+static inline size_t bm_groups(size_t cols) {
+    return (cols + BM_GROUP - 1) / BM_GROUP;
+}
+
+/*
+ * Sums over n elements run in 16 stripes: element i is added to stripe i % 16, in order of i. Then
+ * lane l (0 ... 3) is (s[l] + s[4+l]) + (s[8+l] + s[12+l]), and the sum (lane 0 + 1) + (lane 2 + 3).
+ */
+enum { BM_STRIPES = 16 };
+
+/* Limits of the quantizer: |q| <= absolute, and sum|q| <= group4 + 2 over every 4 adjacent columns. */
+typedef struct {
+    float absolute;
+    float group4;
+} bm_quantizer;
+
+static inline bm_quantizer bm_quantizer_of(bm_precision precision) {
+    /* 8-bit class: q fits int8 and a sum of 4 fits a byte. 14-bit class: a sum of 4 fits 14 bits. */
+    return precision == BM_FAST ? (bm_quantizer){127.0f, 253.0f}
+                                : (bm_quantizer){8191.0f, 16381.0f};
+}
+
+/*
+ * A prepared input vector ("activation") of a binary product or an int8 head, at one address:
+ *   d [bm_groups(cols)] f32, then at bm_act_values:
+ *   q [cols] i16 (BM_FAST, BM_HIGH) or x [cols] f32 (BM_EXACT, d unused), then at bm_act_tables:
+ *   whatever `tabulate` of the variant puts there.
+ */
+static inline float *bm_act_scales(const void *act) {
+    return (float *)(uintptr_t)act;
+}
+
+static inline size_t bm_act_values_offset(size_t cols) {
+    return bm_round_up(bm_groups(cols) * sizeof(float), BM_ALIGN);
+}
+
+static inline void *bm_act_values(const void *act, size_t cols) {
+    return (uint8_t *)(uintptr_t)act + bm_act_values_offset(cols);
+}
+
+static inline size_t bm_act_tables_offset(size_t cols, bm_precision precision) {
+    size_t size = precision == BM_EXACT ? sizeof(float) : sizeof(int16_t);
+    return bm_act_values_offset(cols) + bm_round_up(cols * size, BM_ALIGN);
+}
+
+static inline void *bm_act_tables(const void *act, size_t cols, bm_precision precision) {
+    return (uint8_t *)(uintptr_t)act + bm_act_tables_offset(cols, precision);
+}
+
+typedef struct {
+    const char *name;
+
+    /* Bytes of a packed sign matrix. rows >= 1, cols % 32 == 0. */
+    uint64_t (*signs_bytes)(size_t rows, size_t cols);
+
+    /*
+     * Packs bytes [offset, offset + n) of the file form [rows, cols/8] (bit i % 8 of byte i / 8, set
+     * means +1) into w. Every byte comes once, in any order; w starts zeroed. `bytes` is unaligned.
+     */
+    void (*signs_write)(uint8_t *w, size_t rows, size_t cols, uint64_t offset, const uint8_t *bytes,
+                        size_t n);
+
+    /* Bytes of the tables that `tabulate` writes behind the values of an activation. */
+    size_t (*table_bytes)(size_t cols, bm_precision precision);
+
+    /*
+     * BM_FAST, BM_HIGH: per group of BM_GROUP columns, with m = max|x| and
+     * m4 = max over 4 adjacent columns of (|x0| + |x1|) + (|x2| + |x3|):
+     *   d = max(m / absolute, m4 / group4);  q = x * (1 / d) to the nearest integer, ties to even
+     * (d = 0 and q = 0 where d < 2^-100). BM_EXACT: copies x. cols % 32 == 0.
+     */
+    void (*quantize)(void *act, const float *x, size_t cols, bm_precision precision);
+
+    /* Adds what this variant's matmul wants to look up. After quantize, before matmul. */
+    void (*tabulate)(void *act, size_t cols, bm_precision precision);
+
+    /*
+     * The binary product of n tokens (Bi-Mamba, FBI-Linear with column scales, arXiv 2407.07093):
+     *   y[t][o] = c[t] + sum_i s[o,i] * x[t][i]
+     *   w    packed signs [rows, cols]
+     *   act  prepared inputs, token t at act + t * act_stride; x already times the column scale
+     *   c    [n] f32, dot(column bias, unscaled input): one number shared by all rows
+     *   y    token t at y + t * y_stride: [bm_round_up(rows, BM_ROWS)] f32, overwritten
+     * BM_FAST, BM_HIGH: y = c, then for each group in order y += d[g] * (float)dot_g with the exact
+     * integer dot_g = sum of s * q over the group (|dot_g| < 2^24).
+     * BM_EXACT: y = c, then for each 4 columns in order y += (s0 x0 + s1 x1) + (s2 x2 + s3 x3).
+     */
+    void (*matmul)(float *y, size_t y_stride, const uint8_t *w, size_t rows, size_t cols,
+                   const void *act, size_t act_stride, const float *c, size_t n,
+                   bm_precision precision);
+
+    /*
+     * RMSNorm folded with a column scale and the bias product of the binary layer behind it:
+     *   rstd = 1 / sqrt(sum x^2 / n + eps);  y[i] = (x[i] * rstd) * scale[i];
+     *   returns rstd * sum x[i] * bias[i].   Sums in stripes. y may be x. n % 4 == 0, all 16-aligned.
+     */
+    float (*norm_scale)(float *y, const float *x, const float *scale, const float *bias, size_t n,
+                        float eps);
+
+    /*
+     * One token of the causal depthwise convolution and its SiLU, in place:
+     *   v = row[i];  row[i] = silu((((bias[i] + w0 h0) + w1 h1) + w2 h2) + w_last v);  history[0][i] = v
+     *   history  [d_conv - 1] rows of n, oldest first; the oldest is replaced by the token's input
+     *   w        [d_conv, n], the tap of the current token last
+     */
+    void (*conv_silu)(float *row, float *const *history, const float *w, const float *bias,
+                      size_t n, size_t d_conv);
+
+    /* y[i] *= silu(z[i]); n % 4 == 0, 16-aligned. */
+    void (*gate)(float *y, const float *z, size_t n);
+
+    /* max |x[i]|; NaN is passed over. n % 4 == 0, 16-aligned. */
+    float (*abs_max)(const float *x, size_t n);
+
+    /*
+     * One token of one head of the selective state space (arXiv 2405.21060, equation 2):
+     *   S[p,n] = S[p,n] * shrink + (x[p] * gain) * B[n];   y[p] = scale * sum_n S[p,n] C[n] + skip * x[p]
+     * The sum has 4 stripes: lane l adds n = l, l+4, ... in order, then (0 + 1) + (2 + 3).
+     *   S  [head_dim, d_state] f32, or f16 for scan_f16: there the sum takes S before it is rounded, and
+     *      S is stored as binary16 without subnormals: |v| < 2^-14 becomes 0, halves round away from 0.
+     *   x, y [head_dim], y may be x.  B, C [d_state].  head_dim % 4 == 0, d_state % 8 == 0, 16-aligned
+     */
+    void (*scan_f32)(float *state, float *y, const float *x, const float *b, const float *c,
+                     size_t head_dim, size_t d_state, float shrink, float gain, float scale,
+                     float skip);
+    void (*scan_f16)(uint16_t *state, float *y, const float *x, const float *b, const float *c,
+                     size_t head_dim, size_t d_state, float shrink, float gain, float scale,
+                     float skip);
+
+    /*
+     * logits[v] = scale[v] * sum over groups in order of d[g] * (float)dot_g, dot_g = sum q[i] w[v,i]
+     * with a quantized act; with BM_EXACT scale[v] * sum x[i] w[v,i] in stripes. w [rows, cols] i8.
+     */
+    void (*head_i8)(float *logits, const int8_t *w, const float *scale, size_t rows, size_t cols,
+                    const void *act, bm_precision precision);
+
+    /* logits[v] = sum x[i] w[v,i] in stripes; w [rows, cols] f32 or IEEE binary16. */
+    void (*head_f32)(float *logits, const float *w, size_t rows, size_t cols, const float *x);
+    void (*head_f16)(float *logits, const uint16_t *w, size_t rows, size_t cols, const float *x);
+} bm_kernels;
+
+extern const bm_kernels bm_kernels_ref;
+extern const bm_kernels bm_kernels_table;
+
+/* The variants of this build; [0] is the reference, the last one the default. */
+extern const bm_kernels *const bm_kernels_all[];
+extern const size_t bm_kernels_count;
+
+/* IEEE binary16 to f32, exact; infinities and NaN keep their kind. */
+static inline float bm_half_to_float(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16;
+    uint32_t rest = h & 0x7fffu;
+    if (rest >= 0x7c00u)
+        return bm_float_of(sign | 0x7f800000u | (rest & 0x03ffu) << 13);
+    /* As f32 bits these are the value times 2^-112, subnormals included; the product is exact. */
+    return bm_float_of(sign | bm_bits_of(bm_float_of(rest << 13) * 0x1p112f));
+}
+
+#endif

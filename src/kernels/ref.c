@@ -1,0 +1,251 @@
+/*
+ * ref.c: the reference kernels: every operation of kernels.h as plainly as its contract says it.
+ *
+ * The definition of right, not of fast. Signs stay in file form, nothing is tabulated.
+ */
+#include "kernels.h"
+
+static uint64_t signs_bytes(size_t rows, size_t cols) {
+    return (uint64_t)rows * (cols / 8);
+}
+
+static void signs_write(uint8_t *w, size_t rows, size_t cols, uint64_t offset, const uint8_t *bytes,
+                        size_t n) {
+    (void)rows;
+    (void)cols;
+    memcpy(w + offset, bytes, n);
+}
+
+static size_t table_bytes(size_t cols, bm_precision precision) {
+    (void)cols;
+    (void)precision;
+    return 0;
+}
+
+static float larger(float a, float b) {
+    return a < b ? b : a;
+}
+
+static void quantize_group(int16_t *q, float *d, const float *x, size_t n, bm_quantizer limit) {
+    float max = 0.0f;
+    float max4 = 0.0f;
+    for (size_t i = 0; i < n; i += 4) {
+        for (size_t k = 0; k < 4; k++)
+            max = larger(max, bm_abs(x[i + k]));
+        max4 =
+            larger(max4, (bm_abs(x[i]) + bm_abs(x[i + 1])) + (bm_abs(x[i + 2]) + bm_abs(x[i + 3])));
+    }
+    float step = larger(max / limit.absolute, max4 / limit.group4);
+    bool empty = step < 0x1p-100f;
+    float inverse = empty ? 0.0f : 1.0f / step;
+    *d = empty ? 0.0f : step;
+    for (size_t i = 0; i < n; i++)
+        q[i] = (int16_t)bm_round_to_int(x[i] * inverse);
+}
+
+static void quantize(void *act, const float *x, size_t cols, bm_precision precision) {
+    if (precision == BM_EXACT) {
+        memcpy(bm_act_values(act, cols), x, cols * sizeof *x);
+        return;
+    }
+    float *d = bm_act_scales(act);
+    int16_t *q = bm_act_values(act, cols);
+    for (size_t start = 0; start < cols; start += BM_GROUP) {
+        size_t n = cols - start < BM_GROUP ? cols - start : BM_GROUP;
+        quantize_group(q + start, &d[start / BM_GROUP], x + start, n, bm_quantizer_of(precision));
+    }
+}
+
+static void tabulate(void *act, size_t cols, bm_precision precision) {
+    (void)act;
+    (void)cols;
+    (void)precision;
+}
+
+static bool is_plus(const uint8_t *row, size_t i) {
+    return row[i / 8] >> (i % 8) & 1;
+}
+
+static float dot_signs_f32(const uint8_t *row, const float *x, size_t cols, float c) {
+    float y = c;
+    for (size_t i = 0; i < cols; i += 4) {
+        float term[4];
+        for (size_t k = 0; k < 4; k++)
+            term[k] = is_plus(row, i + k) ? x[i + k] : -x[i + k];
+        y += (term[0] + term[1]) + (term[2] + term[3]);
+    }
+    return y;
+}
+
+static float dot_signs_i16(const uint8_t *row, const int16_t *q, const float *d, size_t cols,
+                           float c) {
+    float y = c;
+    for (size_t start = 0; start < cols; start += BM_GROUP) {
+        size_t end = cols - start < BM_GROUP ? cols : start + BM_GROUP;
+        int32_t dot = 0;
+        for (size_t i = start; i < end; i++)
+            dot += is_plus(row, i) ? q[i] : -q[i];
+        y += d[start / BM_GROUP] * (float)dot;
+    }
+    return y;
+}
+
+static void matmul(float *y, size_t y_stride, const uint8_t *w, size_t rows, size_t cols,
+                   const void *act, size_t act_stride, const float *c, size_t n,
+                   bm_precision precision) {
+    for (size_t t = 0; t < n; t++) {
+        const uint8_t *a = (const uint8_t *)act + t * act_stride;
+        const void *values = bm_act_values(a, cols);
+        for (size_t o = 0; o < rows; o++) {
+            const uint8_t *row = w + o * (cols / 8);
+            y[t * y_stride + o] = precision == BM_EXACT
+                                      ? dot_signs_f32(row, values, cols, c[t])
+                                      : dot_signs_i16(row, values, bm_act_scales(a), cols, c[t]);
+        }
+    }
+}
+
+static float sum_stripes(const float s[BM_STRIPES]) {
+    float lane[4];
+    for (size_t l = 0; l < 4; l++)
+        lane[l] = (s[l] + s[4 + l]) + (s[8 + l] + s[12 + l]);
+    return (lane[0] + lane[1]) + (lane[2] + lane[3]);
+}
+
+static float norm_scale(float *y, const float *x, const float *scale, const float *bias, size_t n,
+                        float eps) {
+    float squares[BM_STRIPES] = {0};
+    float products[BM_STRIPES] = {0};
+    for (size_t i = 0; i < n; i++) {
+        squares[i % BM_STRIPES] += x[i] * x[i];
+        products[i % BM_STRIPES] += x[i] * bias[i];
+    }
+    float rstd = 1.0f / __builtin_sqrtf(sum_stripes(squares) / (float)n + eps);
+    for (size_t i = 0; i < n; i++)
+        y[i] = (x[i] * rstd) * scale[i];
+    return rstd * sum_stripes(products);
+}
+
+static void conv_silu(float *row, float *const *history, const float *w, const float *bias,
+                      size_t n, size_t d_conv) {
+    for (size_t i = 0; i < n; i++) {
+        float now = row[i];
+        float sum = bias[i];
+        for (size_t k = 0; k + 1 < d_conv; k++)
+            sum += w[k * n + i] * history[k][i];
+        row[i] = bm_silu(sum + w[(d_conv - 1) * n + i] * now);
+        history[0][i] = now;
+    }
+}
+
+static void gate(float *y, const float *z, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        y[i] *= bm_silu(z[i]);
+}
+
+static float abs_max(const float *x, size_t n) {
+    float max = 0.0f;
+    for (size_t i = 0; i < n; i++)
+        max = larger(max, bm_abs(x[i]));
+    return max;
+}
+
+static void scan_f32(float *state, float *y, const float *x, const float *b, const float *c,
+                     size_t head_dim, size_t d_state, float shrink, float gain, float scale,
+                     float skip) {
+    for (size_t p = 0; p < head_dim; p++) {
+        float input = x[p] * gain;
+        float lane[4] = {0};
+        for (size_t n = 0; n < d_state; n++) {
+            float s = state[p * d_state + n] * shrink + input * b[n];
+            state[p * d_state + n] = s;
+            lane[n % 4] += s * c[n];
+        }
+        y[p] = scale * ((lane[0] + lane[1]) + (lane[2] + lane[3])) + skip * x[p];
+    }
+}
+
+static uint16_t state_half(float v) {
+    uint32_t bits = bm_bits_of(v);
+    uint32_t magnitude = bits & 0x7fffffffu;
+    if (magnitude < 0x38800000u)
+        return 0;
+    return (uint16_t)((bits >> 16 & 0x8000u) | (magnitude + 0x1000u - (112u << 23)) >> 13);
+}
+
+static void scan_f16(uint16_t *state, float *y, const float *x, const float *b, const float *c,
+                     size_t head_dim, size_t d_state, float shrink, float gain, float scale,
+                     float skip) {
+    for (size_t p = 0; p < head_dim; p++) {
+        float input = x[p] * gain;
+        float lane[4] = {0};
+        for (size_t n = 0; n < d_state; n++) {
+            float s = bm_half_to_float(state[p * d_state + n]) * shrink + input * b[n];
+            state[p * d_state + n] = state_half(s);
+            lane[n % 4] += s * c[n];
+        }
+        y[p] = scale * ((lane[0] + lane[1]) + (lane[2] + lane[3])) + skip * x[p];
+    }
+}
+
+static void head_i8(float *logits, const int8_t *w, const float *scale, size_t rows, size_t cols,
+                    const void *act, bm_precision precision) {
+    for (size_t v = 0; v < rows; v++) {
+        const int8_t *row = w + v * cols;
+        float sum = 0.0f;
+        if (precision == BM_EXACT) {
+            const float *x = bm_act_values(act, cols);
+            float stripes[BM_STRIPES] = {0};
+            for (size_t i = 0; i < cols; i++)
+                stripes[i % BM_STRIPES] += x[i] * (float)row[i];
+            sum = sum_stripes(stripes);
+        } else {
+            const int16_t *q = bm_act_values(act, cols);
+            for (size_t start = 0; start < cols; start += BM_GROUP) {
+                size_t end = cols - start < BM_GROUP ? cols : start + BM_GROUP;
+                int32_t dot = 0;
+                for (size_t i = start; i < end; i++)
+                    dot += q[i] * row[i];
+                sum += bm_act_scales(act)[start / BM_GROUP] * (float)dot;
+            }
+        }
+        logits[v] = scale[v] * sum;
+    }
+}
+
+static void head_f32(float *logits, const float *w, size_t rows, size_t cols, const float *x) {
+    for (size_t v = 0; v < rows; v++) {
+        float stripes[BM_STRIPES] = {0};
+        for (size_t i = 0; i < cols; i++)
+            stripes[i % BM_STRIPES] += x[i] * w[v * cols + i];
+        logits[v] = sum_stripes(stripes);
+    }
+}
+
+static void head_f16(float *logits, const uint16_t *w, size_t rows, size_t cols, const float *x) {
+    for (size_t v = 0; v < rows; v++) {
+        float stripes[BM_STRIPES] = {0};
+        for (size_t i = 0; i < cols; i++)
+            stripes[i % BM_STRIPES] += x[i] * bm_half_to_float(w[v * cols + i]);
+        logits[v] = sum_stripes(stripes);
+    }
+}
+
+const bm_kernels bm_kernels_ref = {
+    .name = "ref",
+    .signs_bytes = signs_bytes,
+    .signs_write = signs_write,
+    .table_bytes = table_bytes,
+    .quantize = quantize,
+    .tabulate = tabulate,
+    .matmul = matmul,
+    .norm_scale = norm_scale,
+    .conv_silu = conv_silu,
+    .gate = gate,
+    .abs_max = abs_max,
+    .scan_f32 = scan_f32,
+    .scan_f16 = scan_f16,
+    .head_i8 = head_i8,
+    .head_f32 = head_f32,
+    .head_f16 = head_f16,
+};

@@ -1,0 +1,91 @@
+/*
+ * simd128.h: 128-bit SIMD for the kernels, and the vector operations that every SIMD family shares.
+ *
+ * In WebAssembly these are the engine's own instructions. The native build takes the same intrinsics
+ * from SIMDe, so that sanitizers see the very code that ships. Declares the operations of kernels.h
+ * that do not depend on how a family lays out signs; simd128_vector.c has them.
+ */
+#ifndef BM_SIMD128_H
+#define BM_SIMD128_H
+
+#include "kernels.h"
+
+#ifdef __wasm_simd128__
+#include <wasm_simd128.h>
+#else
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#include <simde/wasm/simd128.h>
+#endif
+
+static inline v128_t bm_v_abs(v128_t x) {
+    return wasm_f32x4_abs(x);
+}
+
+static inline v128_t bm_v_mul_add(v128_t a, v128_t b, v128_t c) {
+    return wasm_f32x4_add(wasm_f32x4_mul(a, b), c); /* two roundings, as the contracts say */
+}
+
+/* (0 + 1) + (2 + 3): the end of every striped sum. */
+static inline float bm_v_sum_lanes(v128_t v) {
+    return (wasm_f32x4_extract_lane(v, 0) + wasm_f32x4_extract_lane(v, 1)) +
+           (wasm_f32x4_extract_lane(v, 2) + wasm_f32x4_extract_lane(v, 3));
+}
+
+/* Four vectors are the 16 stripes. */
+static inline float bm_v_sum_stripes(const v128_t s[4]) {
+    return bm_v_sum_lanes(wasm_f32x4_add(wasm_f32x4_add(s[0], s[1]), wasm_f32x4_add(s[2], s[3])));
+}
+
+/* bm_round_to_int per lane; |x| < 2^22. */
+static inline v128_t bm_v_round_to_int(v128_t x) {
+    return wasm_i32x4_sub(wasm_f32x4_add(x, wasm_f32x4_splat(BM_ROUND_MAGIC)),
+                          wasm_i32x4_splat(BM_ROUND_MAGIC_BITS));
+}
+
+/* bm_exp per lane, operation by operation. */
+static inline v128_t bm_v_exp(v128_t x) {
+    const v128_t magic = wasm_f32x4_splat(BM_ROUND_MAGIC);
+    x = wasm_f32x4_pmax(x, wasm_f32x4_splat(BM_EXP_MIN));
+    x = wasm_f32x4_pmin(x, wasm_f32x4_splat(BM_EXP_MAX));
+    v128_t shifted = bm_v_mul_add(x, wasm_f32x4_splat(BM_LOG2_E), magic);
+    v128_t n = wasm_f32x4_sub(shifted, magic);
+    v128_t r = wasm_f32x4_sub(x, wasm_f32x4_mul(n, wasm_f32x4_splat(BM_LN2_HIGH)));
+    r = wasm_f32x4_sub(r, wasm_f32x4_mul(n, wasm_f32x4_splat(BM_LN2_LOW)));
+    v128_t p = wasm_f32x4_splat(BM_EXP_C0);
+    p = bm_v_mul_add(p, r, wasm_f32x4_splat(BM_EXP_C1));
+    p = bm_v_mul_add(p, r, wasm_f32x4_splat(BM_EXP_C2));
+    p = bm_v_mul_add(p, r, wasm_f32x4_splat(BM_EXP_C3));
+    p = bm_v_mul_add(p, r, wasm_f32x4_splat(BM_EXP_C4));
+    p = bm_v_mul_add(p, r, wasm_f32x4_splat(BM_EXP_C5));
+    p = bm_v_mul_add(p, wasm_f32x4_mul(r, r), r);
+    p = wasm_f32x4_add(p, wasm_f32x4_splat(1.0f));
+    v128_t exponent = wasm_i32x4_add(wasm_i32x4_sub(shifted, wasm_i32x4_splat(BM_ROUND_MAGIC_BITS)),
+                                     wasm_i32x4_splat(127));
+    return wasm_f32x4_mul(p, wasm_i32x4_shl(exponent, 23));
+}
+
+static inline v128_t bm_v_silu(v128_t x) {
+    v128_t one = wasm_f32x4_splat(1.0f);
+    return wasm_f32x4_div(x, wasm_f32x4_add(one, bm_v_exp(wasm_f32x4_neg(x))));
+}
+
+void bm_quantize__simd128(void *act, const float *x, size_t cols, bm_precision precision);
+float bm_norm_scale__simd128(float *y, const float *x, const float *scale, const float *bias,
+                             size_t n, float eps);
+void bm_conv_silu__simd128(float *row, float *const *history, const float *w, const float *bias,
+                           size_t n, size_t d_conv);
+void bm_gate__simd128(float *y, const float *z, size_t n);
+float bm_abs_max__simd128(const float *x, size_t n);
+void bm_scan_f32__simd128(float *state, float *y, const float *x, const float *b, const float *c,
+                          size_t head_dim, size_t d_state, float shrink, float gain, float scale,
+                          float skip);
+void bm_scan_f16__simd128(uint16_t *state, float *y, const float *x, const float *b, const float *c,
+                          size_t head_dim, size_t d_state, float shrink, float gain, float scale,
+                          float skip);
+void bm_head_i8__simd128(float *logits, const int8_t *w, const float *scale, size_t rows,
+                         size_t cols, const void *act, bm_precision precision);
+void bm_head_f32__simd128(float *logits, const float *w, size_t rows, size_t cols, const float *x);
+void bm_head_f16__simd128(float *logits, const uint16_t *w, size_t rows, size_t cols,
+                          const float *x);
+
+#endif

@@ -1,0 +1,282 @@
+/*
+ * simd128_table.c: binary products by table look-up with i8x16.swizzle (the variant "table").
+ *
+ * The idea (as in T-MAC, arXiv 2407.00088): four columns have 16 sign patterns, so the signed sum of
+ * four inputs is one of 16 numbers, made once per token and looked up by every row. With integer
+ * inputs q the table holds, for the pattern m of +1 signs,
+ *     T[m] = (sum of the q selected by m) - (sum of the negative q),   0 <= T[m] <= sum|q| <= 255,
+ * and the signed sum is 2 T[m] - sum|q|. A byte table is one 16-byte vector: one swizzle looks up 16
+ * rows. BM_HIGH needs 14 bits and has two such tables, 7 bits each. BM_EXACT looks up f32 sums.
+ *
+ * Layout of w: blocks of 64 rows; in a block, for every 8 columns, 64 bytes: 4 vectors of 16 rows. A
+ * byte is 8 columns of one row, low nibble first. In a vector, byte 2j is row j and byte 2j + 1 is
+ * row 8 + j, so that the even and the odd bytes of a sum come out in row order.
+ */
+#include "simd128.h"
+
+enum { VECTORS = BM_ROWS / 16 };
+
+/* ---- Layout --------------------------------------------------------------------------------- */
+
+static uint64_t signs_bytes(size_t rows, size_t cols) {
+    return (uint64_t)bm_round_up(rows, BM_ROWS) * (cols / 8);
+}
+
+/* Where row r of a block keeps its byte, among the 64 of one step of 8 columns. */
+static size_t slot_of(size_t r) {
+    size_t in_vector = r % 16;
+    return r / 16 * 16 + 2 * (in_vector % 8) + in_vector / 8;
+}
+
+static void signs_write(uint8_t *w, size_t rows, size_t cols, uint64_t offset, const uint8_t *bytes,
+                        size_t n) {
+    (void)rows;
+    size_t row_bytes = cols / 8;
+    size_t row = (size_t)(offset / row_bytes);
+    size_t step = (size_t)(offset % row_bytes);
+    while (n > 0) {
+        size_t run = row_bytes - step < n ? row_bytes - step : n;
+        uint8_t *at =
+            w + row / BM_ROWS * BM_ROWS * row_bytes + step * BM_ROWS + slot_of(row % BM_ROWS);
+        for (size_t i = 0; i < run; i++)
+            at[i * BM_ROWS] = bytes[i];
+        bytes += run;
+        n -= run;
+        row++;
+        step = 0;
+    }
+}
+
+/* ---- Tables --------------------------------------------------------------------------------- */
+
+/*
+ * Integer tables: first sum|q| of every group of BM_GROUP columns [bm_groups(cols)] i32, then per
+ * 4 columns one byte table (BM_FAST) or the low 7 and the high 7 bits (BM_HIGH), 16 bytes each.
+ */
+static size_t sums_bytes(size_t cols) {
+    return bm_round_up(bm_groups(cols) * sizeof(int32_t), BM_ALIGN);
+}
+
+static size_t table_bytes(size_t cols, bm_precision precision) {
+    if (precision == BM_EXACT)
+        return cols / 4 * 16 * sizeof(float);
+    return sums_bytes(cols) + cols / 4 * (precision == BM_HIGH ? 32 : 16);
+}
+
+/* T[m] for m = 0 ... 15 as two vectors of i16, from 4 adjacent q. */
+static void subset_sums(const int16_t *q, v128_t *low, v128_t *high) {
+    const v128_t bit0 = wasm_i16x8_make(0, -1, 0, -1, 0, -1, 0, -1);
+    const v128_t bit1 = wasm_i16x8_make(0, 0, -1, -1, 0, 0, -1, -1);
+    const v128_t bit2 = wasm_i16x8_make(0, 0, 0, 0, -1, -1, -1, -1);
+    int negative = 0;
+    for (size_t k = 0; k < 4; k++)
+        negative += q[k] < 0 ? q[k] : 0;
+    v128_t sum = wasm_i16x8_splat((int16_t)-negative);
+    sum = wasm_i16x8_add(sum, wasm_v128_and(wasm_i16x8_splat(q[0]), bit0));
+    sum = wasm_i16x8_add(sum, wasm_v128_and(wasm_i16x8_splat(q[1]), bit1));
+    sum = wasm_i16x8_add(sum, wasm_v128_and(wasm_i16x8_splat(q[2]), bit2));
+    *low = sum;
+    *high = wasm_i16x8_add(sum, wasm_i16x8_splat(q[3]));
+}
+
+static void tabulate_integers(void *act, size_t cols, bm_precision precision) {
+    const int16_t *q = bm_act_values(act, cols);
+    int32_t *sums = bm_act_tables(act, cols, precision);
+    uint8_t *table = (uint8_t *)sums + sums_bytes(cols);
+    const v128_t seven_bits = wasm_i16x8_splat(127);
+    memset(sums, 0, bm_groups(cols) * sizeof *sums);
+    for (size_t i = 0; i < cols; i += 4) {
+        v128_t low;
+        v128_t high;
+        subset_sums(q + i, &low, &high);
+        if (precision == BM_HIGH) {
+            wasm_v128_store(table, wasm_u8x16_narrow_i16x8(wasm_v128_and(low, seven_bits),
+                                                           wasm_v128_and(high, seven_bits)));
+            low = wasm_u16x8_shr(low, 7);
+            high = wasm_u16x8_shr(high, 7);
+            table += 16;
+        }
+        wasm_v128_store(table, wasm_u8x16_narrow_i16x8(low, high));
+        table += 16;
+        for (size_t k = 0; k < 4; k++)
+            sums[i / BM_GROUP] += q[i + k] < 0 ? -q[i + k] : q[i + k];
+    }
+}
+
+static void tabulate_floats(void *act, size_t cols) {
+    const float *x = bm_act_values(act, cols);
+    float *table = bm_act_tables(act, cols, BM_EXACT);
+    for (size_t i = 0; i < cols; i += 4)
+        for (unsigned m = 0; m < 16; m++) {
+            float term[4];
+            for (unsigned k = 0; k < 4; k++)
+                term[k] = m >> k & 1 ? x[i + k] : -x[i + k];
+            *table++ = (term[0] + term[1]) + (term[2] + term[3]);
+        }
+}
+
+static void tabulate(void *act, size_t cols, bm_precision precision) {
+    if (precision == BM_EXACT)
+        tabulate_floats(act, cols);
+    else
+        tabulate_integers(act, cols, precision);
+}
+
+/* ---- Products of one block of 64 rows with one token ------------------------------------------ */
+
+/*
+ * 16-bit sums of the even and of the odd bytes of looked-up vectors, without unpacking: `all` adds
+ * whole 16-bit lanes (odd * 256 + even, modulo 2^16), `odd` adds only the odd bytes.
+ */
+typedef struct {
+    v128_t all;
+    v128_t odd;
+} byte_sums;
+
+static inline void add_bytes(byte_sums *s, v128_t bytes) {
+    s->all = wasm_i16x8_add(s->all, bytes);
+    s->odd = wasm_i16x8_add(s->odd, wasm_u16x8_shr(bytes, 8));
+}
+
+/* y[0 ... 15] += d * (2 * total - sum_abs): rows 0 ... 7 from even bytes, 8 ... 15 from odd ones. */
+static inline void add_rows(float *y, v128_t total[4], v128_t sum_abs, v128_t d) {
+    for (size_t k = 0; k < 4; k++) {
+        v128_t dot = wasm_i32x4_sub(wasm_i32x4_shl(total[k], 1), sum_abs);
+        v128_t term = wasm_f32x4_mul(d, wasm_f32x4_convert_i32x4(dot));
+        wasm_v128_store(y + 4 * k, wasm_f32x4_add(wasm_v128_load(y + 4 * k), term));
+    }
+}
+
+static inline void widen(v128_t out[4], const byte_sums *s) {
+    v128_t even = wasm_i16x8_sub(s->all, wasm_i16x8_shl(s->odd, 8));
+    out[0] = wasm_u32x4_extend_low_u16x8(even);
+    out[1] = wasm_u32x4_extend_high_u16x8(even);
+    out[2] = wasm_u32x4_extend_low_u16x8(s->odd);
+    out[3] = wasm_u32x4_extend_high_u16x8(s->odd);
+}
+
+/* One group of at most 256 columns: 64 look-ups a row, 64 * 255 < 2^16. */
+static void block_fast(float *y, const uint8_t *w, const uint8_t *table, size_t cols,
+                       int32_t sum_abs, float d) {
+    const v128_t nibble = wasm_i8x16_splat(15);
+    byte_sums s[VECTORS];
+    for (size_t v = 0; v < VECTORS; v++)
+        s[v].all = s[v].odd = wasm_i32x4_splat(0);
+    for (size_t i = 0; i < cols; i += 8) {
+        v128_t first = wasm_v128_load(table);
+        v128_t second = wasm_v128_load(table + 16);
+        for (size_t v = 0; v < VECTORS; v++) {
+            v128_t signs = wasm_v128_load(w + 16 * v);
+            add_bytes(&s[v], wasm_i8x16_swizzle(first, wasm_v128_and(signs, nibble)));
+            signs = wasm_v128_and(wasm_u16x8_shr(signs, 4), nibble);
+            add_bytes(&s[v], wasm_i8x16_swizzle(second, signs));
+        }
+        table += 32;
+        w += BM_ROWS;
+    }
+    for (size_t v = 0; v < VECTORS; v++) {
+        v128_t total[4];
+        widen(total, &s[v]);
+        add_rows(y + 16 * v, total, wasm_i32x4_splat(sum_abs), wasm_f32x4_splat(d));
+    }
+}
+
+/* Two look-ups a nibble; 7-bit entries, so two fit a byte: at most 32 sums of 254 < 2^16. */
+static void block_high(float *y, const uint8_t *w, const uint8_t *table, size_t cols,
+                       int32_t sum_abs, float d) {
+    const v128_t nibble = wasm_i8x16_splat(15);
+    for (size_t v = 0; v < VECTORS; v++) {
+        byte_sums low = {wasm_i32x4_splat(0), wasm_i32x4_splat(0)};
+        byte_sums high = low;
+        const uint8_t *t = table;
+        for (size_t i = 0; i < cols; i += 8) {
+            v128_t signs = wasm_v128_load(w + i * (BM_ROWS / 8) + 16 * v);
+            v128_t first = wasm_v128_and(signs, nibble);
+            v128_t second = wasm_v128_and(wasm_u16x8_shr(signs, 4), nibble);
+            add_bytes(&low, wasm_i8x16_add(wasm_i8x16_swizzle(wasm_v128_load(t), first),
+                                           wasm_i8x16_swizzle(wasm_v128_load(t + 32), second)));
+            add_bytes(&high, wasm_i8x16_add(wasm_i8x16_swizzle(wasm_v128_load(t + 16), first),
+                                            wasm_i8x16_swizzle(wasm_v128_load(t + 48), second)));
+            t += 64;
+        }
+        v128_t total[4];
+        v128_t upper[4];
+        widen(total, &low);
+        widen(upper, &high);
+        for (size_t k = 0; k < 4; k++)
+            total[k] = wasm_i32x4_add(total[k], wasm_i32x4_shl(upper[k], 7));
+        add_rows(y + 16 * v, total, wasm_i32x4_splat(sum_abs), wasm_f32x4_splat(d));
+    }
+}
+
+static void block_integers(float *y, const uint8_t *w, const void *act, size_t cols, float c,
+                           bm_precision precision) {
+    const float *d = bm_act_scales(act);
+    const int32_t *sums = bm_act_tables(act, cols, precision);
+    const uint8_t *table = (const uint8_t *)sums + sums_bytes(cols);
+    size_t table_step = precision == BM_HIGH ? 8 : 4; /* bytes of table a column */
+    for (size_t r = 0; r < BM_ROWS; r++)
+        y[r] = c;
+    for (size_t start = 0; start < cols; start += BM_GROUP) {
+        size_t n = cols - start < BM_GROUP ? cols - start : BM_GROUP;
+        size_t g = start / BM_GROUP;
+        const uint8_t *signs = w + start * (BM_ROWS / 8);
+        const uint8_t *t = table + start * table_step;
+        if (precision == BM_HIGH)
+            block_high(y, signs, t, n, sums[g], d[g]);
+        else
+            block_fast(y, signs, t, n, sums[g], d[g]);
+    }
+}
+
+static void block_floats(float *y, const uint8_t *w, const void *act, size_t cols, float c) {
+    const float *table = bm_act_tables(act, cols, BM_EXACT);
+    for (size_t r = 0; r < BM_ROWS; r++) {
+        const uint8_t *signs = w + slot_of(r);
+        const float *t = table;
+        float sum = c;
+        for (size_t i = 0; i < cols; i += 8) {
+            sum += t[*signs & 15];
+            sum += t[16 + (*signs >> 4)];
+            signs += BM_ROWS;
+            t += 32;
+        }
+        y[r] = sum;
+    }
+}
+
+/* A block of signs is read once from memory for all n tokens; the tokens' tables stay in cache. */
+static void matmul(float *y, size_t y_stride, const uint8_t *w, size_t rows, size_t cols,
+                   const void *act, size_t act_stride, const float *c, size_t n,
+                   bm_precision precision) {
+    for (size_t row = 0; row < rows; row += BM_ROWS) {
+        const uint8_t *block = w + row * (cols / 8);
+        for (size_t t = 0; t < n; t++) {
+            const uint8_t *a = (const uint8_t *)act + t * act_stride;
+            float *out = y + t * y_stride + row;
+            if (precision == BM_EXACT)
+                block_floats(out, block, a, cols, c[t]);
+            else
+                block_integers(out, block, a, cols, c[t], precision);
+        }
+    }
+}
+
+const bm_kernels bm_kernels_table = {
+    .name = "table",
+    .signs_bytes = signs_bytes,
+    .signs_write = signs_write,
+    .table_bytes = table_bytes,
+    .quantize = bm_quantize__simd128,
+    .tabulate = tabulate,
+    .matmul = matmul,
+    .norm_scale = bm_norm_scale__simd128,
+    .conv_silu = bm_conv_silu__simd128,
+    .gate = bm_gate__simd128,
+    .abs_max = bm_abs_max__simd128,
+    .scan_f32 = bm_scan_f32__simd128,
+    .scan_f16 = bm_scan_f16__simd128,
+    .head_i8 = bm_head_i8__simd128,
+    .head_f32 = bm_head_f32__simd128,
+    .head_f16 = bm_head_f16__simd128,
+};

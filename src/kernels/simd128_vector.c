@@ -1,0 +1,283 @@
+/*
+ * simd128_vector.c: the operations of kernels.h that do not touch packed signs, four lanes at a time.
+ *
+ * Each function is its contract with lanes for stripes: element i of a striped sum is lane i % 4 of
+ * vector i / 4 % 4, so the sums have the reference's order and therefore its bits.
+ */
+#include "simd128.h"
+
+static v128_t larger(v128_t a, v128_t b) {
+    return wasm_f32x4_pmax(a, b); /* a < b ? b : a */
+}
+
+static float largest_lane(v128_t v) {
+    float max = wasm_f32x4_extract_lane(v, 0);
+    float lane[3] = {wasm_f32x4_extract_lane(v, 1), wasm_f32x4_extract_lane(v, 2),
+                     wasm_f32x4_extract_lane(v, 3)};
+    for (size_t i = 0; i < 3; i++)
+        max = max < lane[i] ? lane[i] : max;
+    return max;
+}
+
+float bm_abs_max__simd128(const float *x, size_t n) {
+    v128_t max = wasm_f32x4_splat(0.0f);
+    for (size_t i = 0; i < n; i += 4)
+        max = larger(max, bm_v_abs(wasm_v128_load(x + i)));
+    return largest_lane(max);
+}
+
+/* max over aligned groups of 4 of (|x0| + |x1|) + (|x2| + |x3|); n % 16 == 0. */
+static float abs_max_of_4(const float *x, size_t n) {
+    v128_t max = wasm_f32x4_splat(0.0f);
+    for (size_t i = 0; i < n; i += 16) {
+        v128_t a = bm_v_abs(wasm_v128_load(x + i));
+        v128_t b = bm_v_abs(wasm_v128_load(x + i + 4));
+        v128_t c = bm_v_abs(wasm_v128_load(x + i + 8));
+        v128_t d = bm_v_abs(wasm_v128_load(x + i + 12));
+        /* Pair sums of a and b, then of c and d; the sum of both pairs gives one group a lane. */
+        v128_t ab = wasm_f32x4_add(wasm_i32x4_shuffle(a, b, 0, 2, 4, 6),
+                                   wasm_i32x4_shuffle(a, b, 1, 3, 5, 7));
+        v128_t cd = wasm_f32x4_add(wasm_i32x4_shuffle(c, d, 0, 2, 4, 6),
+                                   wasm_i32x4_shuffle(c, d, 1, 3, 5, 7));
+        max = larger(max, wasm_f32x4_add(wasm_i32x4_shuffle(ab, cd, 0, 2, 4, 6),
+                                         wasm_i32x4_shuffle(ab, cd, 1, 3, 5, 7)));
+    }
+    return largest_lane(max);
+}
+
+static void quantize_group(int16_t *q, float *d, const float *x, size_t n, bm_quantizer limit) {
+    float a = bm_abs_max__simd128(x, n) / limit.absolute;
+    float b = abs_max_of_4(x, n) / limit.group4;
+    float step = a < b ? b : a;
+    bool empty = step < 0x1p-100f;
+    v128_t inverse = wasm_f32x4_splat(empty ? 0.0f : 1.0f / step);
+    *d = empty ? 0.0f : step;
+    for (size_t i = 0; i < n; i += 8) {
+        v128_t low = bm_v_round_to_int(wasm_f32x4_mul(wasm_v128_load(x + i), inverse));
+        v128_t high = bm_v_round_to_int(wasm_f32x4_mul(wasm_v128_load(x + i + 4), inverse));
+        wasm_v128_store(q + i, wasm_i16x8_narrow_i32x4(low, high));
+    }
+}
+
+void bm_quantize__simd128(void *act, const float *x, size_t cols, bm_precision precision) {
+    if (precision == BM_EXACT) {
+        memcpy(bm_act_values(act, cols), x, cols * sizeof *x);
+        return;
+    }
+    float *d = bm_act_scales(act);
+    int16_t *q = bm_act_values(act, cols);
+    for (size_t start = 0; start < cols; start += BM_GROUP) {
+        size_t n = cols - start < BM_GROUP ? cols - start : BM_GROUP;
+        quantize_group(q + start, &d[start / BM_GROUP], x + start, n, bm_quantizer_of(precision));
+    }
+}
+
+float bm_norm_scale__simd128(float *y, const float *x, const float *scale, const float *bias,
+                             size_t n, float eps) {
+    v128_t squares[4] = {wasm_f32x4_splat(0.0f), wasm_f32x4_splat(0.0f), wasm_f32x4_splat(0.0f),
+                         wasm_f32x4_splat(0.0f)};
+    v128_t products[4] = {squares[0], squares[0], squares[0], squares[0]};
+    for (size_t i = 0; i < n; i += 16) {
+        for (size_t k = 0; k < 4 && i + 4 * k < n; k++) {
+            v128_t v = wasm_v128_load(x + i + 4 * k);
+            squares[k] = bm_v_mul_add(v, v, squares[k]);
+            products[k] = bm_v_mul_add(v, wasm_v128_load(bias + i + 4 * k), products[k]);
+        }
+    }
+    float rstd = 1.0f / __builtin_sqrtf(bm_v_sum_stripes(squares) / (float)n + eps);
+    v128_t factor = wasm_f32x4_splat(rstd);
+    for (size_t i = 0; i < n; i += 4) {
+        v128_t v = wasm_f32x4_mul(wasm_v128_load(x + i), factor);
+        wasm_v128_store(y + i, wasm_f32x4_mul(v, wasm_v128_load(scale + i)));
+    }
+    return rstd * bm_v_sum_stripes(products);
+}
+
+void bm_conv_silu__simd128(float *row, float *const *history, const float *w, const float *bias,
+                           size_t n, size_t d_conv) {
+    for (size_t i = 0; i < n; i += 4) {
+        v128_t now = wasm_v128_load(row + i);
+        v128_t sum = wasm_v128_load(bias + i);
+        for (size_t k = 0; k + 1 < d_conv; k++)
+            sum = bm_v_mul_add(wasm_v128_load(w + k * n + i), wasm_v128_load(history[k] + i), sum);
+        sum = bm_v_mul_add(wasm_v128_load(w + (d_conv - 1) * n + i), now, sum);
+        wasm_v128_store(row + i, bm_v_silu(sum));
+        wasm_v128_store(history[0] + i, now);
+    }
+}
+
+void bm_gate__simd128(float *y, const float *z, size_t n) {
+    for (size_t i = 0; i < n; i += 4)
+        wasm_v128_store(y + i,
+                        wasm_f32x4_mul(wasm_v128_load(y + i), bm_v_silu(wasm_v128_load(z + i))));
+}
+
+/* One lane of the result per input vector: its (0 + 1) + (2 + 3). */
+static v128_t sum_lanes_of_4(v128_t a, v128_t b, v128_t c, v128_t d) {
+    v128_t ab =
+        wasm_f32x4_add(wasm_i32x4_shuffle(a, b, 0, 2, 4, 6), wasm_i32x4_shuffle(a, b, 1, 3, 5, 7));
+    v128_t cd =
+        wasm_f32x4_add(wasm_i32x4_shuffle(c, d, 0, 2, 4, 6), wasm_i32x4_shuffle(c, d, 1, 3, 5, 7));
+    return wasm_f32x4_add(wasm_i32x4_shuffle(ab, cd, 0, 2, 4, 6),
+                          wasm_i32x4_shuffle(ab, cd, 1, 3, 5, 7));
+}
+
+static void read_out(float *y, const float *x, const v128_t sums[4], float scale, float skip) {
+    v128_t sum = sum_lanes_of_4(sums[0], sums[1], sums[2], sums[3]);
+    v128_t direct = wasm_f32x4_mul(wasm_f32x4_splat(skip), wasm_v128_load(x));
+    wasm_v128_store(y, bm_v_mul_add(wasm_f32x4_splat(scale), sum, direct));
+}
+
+void bm_scan_f32__simd128(float *state, float *y, const float *x, const float *b, const float *c,
+                          size_t head_dim, size_t d_state, float shrink, float gain, float scale,
+                          float skip) {
+    const v128_t keep = wasm_f32x4_splat(shrink);
+    /* Four rows of S at a time: B and C are loaded once for them, and their sums end in one vector. */
+    for (size_t p = 0; p < head_dim; p += 4) {
+        v128_t input[4];
+        v128_t sums[4];
+        for (size_t k = 0; k < 4; k++) {
+            input[k] = wasm_f32x4_splat(x[p + k] * gain);
+            sums[k] = wasm_f32x4_splat(0.0f);
+        }
+        float *rows = state + p * d_state;
+        for (size_t n = 0; n < d_state; n += 4) {
+            v128_t bn = wasm_v128_load(b + n);
+            v128_t cn = wasm_v128_load(c + n);
+            for (size_t k = 0; k < 4; k++) {
+                float *at = rows + k * d_state + n;
+                v128_t s = wasm_f32x4_mul(wasm_v128_load(at), keep);
+                s = wasm_f32x4_add(s, wasm_f32x4_mul(input[k], bn));
+                wasm_v128_store(at, s);
+                sums[k] = bm_v_mul_add(s, cn, sums[k]);
+            }
+        }
+        read_out(y + p, x + p, sums, scale, skip);
+    }
+}
+
+/* Four binary16 values without subnormals, sign-extended to i32 lanes, to f32. */
+static v128_t float_of_half(v128_t wide) {
+    /* Sign to bit 31, exponent and mantissa to bits 13 ... 27: the value times 2^-112. */
+    v128_t bits = wasm_v128_and(wasm_i32x4_shl(wide, 13), wasm_i32x4_splat((int32_t)0x8fffffff));
+    return wasm_f32x4_mul(bits, wasm_f32x4_splat(0x1p112f));
+}
+
+/* state_half of ref.c per lane, in the low 16 bits of i32 lanes. */
+static v128_t half_of_float(v128_t v) {
+    v128_t magnitude = wasm_v128_and(v, wasm_i32x4_splat(0x7fffffff));
+    v128_t normal = wasm_i32x4_ge(magnitude, wasm_i32x4_splat(0x38800000));
+    v128_t rounded = wasm_i32x4_add(magnitude, wasm_i32x4_splat(0x1000 - (112 << 23)));
+    v128_t sign = wasm_v128_and(wasm_u32x4_shr(v, 16), wasm_i32x4_splat(0x8000));
+    return wasm_v128_and(wasm_v128_or(wasm_u32x4_shr(rounded, 13), sign), normal);
+}
+
+void bm_scan_f16__simd128(uint16_t *state, float *y, const float *x, const float *b, const float *c,
+                          size_t head_dim, size_t d_state, float shrink, float gain, float scale,
+                          float skip) {
+    const v128_t keep = wasm_f32x4_splat(shrink);
+    for (size_t p = 0; p < head_dim; p += 4) {
+        v128_t sums[4];
+        for (size_t k = 0; k < 4; k++) {
+            v128_t input = wasm_f32x4_splat(x[p + k] * gain);
+            v128_t sum = wasm_f32x4_splat(0.0f);
+            uint16_t *row = state + (p + k) * d_state;
+            for (size_t n = 0; n < d_state; n += 8) {
+                v128_t packed = wasm_v128_load(row + n);
+                v128_t low =
+                    wasm_f32x4_mul(float_of_half(wasm_i32x4_extend_low_i16x8(packed)), keep);
+                v128_t high =
+                    wasm_f32x4_mul(float_of_half(wasm_i32x4_extend_high_i16x8(packed)), keep);
+                low = wasm_f32x4_add(low, wasm_f32x4_mul(input, wasm_v128_load(b + n)));
+                high = wasm_f32x4_add(high, wasm_f32x4_mul(input, wasm_v128_load(b + n + 4)));
+                wasm_v128_store(row + n,
+                                wasm_u16x8_narrow_i32x4(half_of_float(low), half_of_float(high)));
+                sum = bm_v_mul_add(low, wasm_v128_load(c + n), sum);
+                sum = bm_v_mul_add(high, wasm_v128_load(c + n + 4), sum);
+            }
+            sums[k] = sum;
+        }
+        read_out(y + p, x + p, sums, scale, skip);
+    }
+}
+
+/* Exact: at most 256 products below 2^20, summed in i32. n % 16 == 0. */
+static int32_t dot_i16_i8(const int16_t *q, const int8_t *w, size_t n) {
+    v128_t sum = wasm_i32x4_splat(0);
+    for (size_t i = 0; i < n; i += 16) {
+        v128_t bytes = wasm_v128_load(w + i);
+        sum = wasm_i32x4_add(
+            sum, wasm_i32x4_dot_i16x8(wasm_v128_load(q + i), wasm_i16x8_extend_low_i8x16(bytes)));
+        sum = wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(wasm_v128_load(q + i + 8),
+                                                       wasm_i16x8_extend_high_i8x16(bytes)));
+    }
+    return (wasm_i32x4_extract_lane(sum, 0) + wasm_i32x4_extract_lane(sum, 1)) +
+           (wasm_i32x4_extract_lane(sum, 2) + wasm_i32x4_extract_lane(sum, 3));
+}
+
+static float dot_f32_i8(const float *x, const int8_t *w, size_t n) {
+    v128_t s[4] = {wasm_f32x4_splat(0.0f), wasm_f32x4_splat(0.0f), wasm_f32x4_splat(0.0f),
+                   wasm_f32x4_splat(0.0f)};
+    for (size_t i = 0; i < n; i += 16) {
+        v128_t bytes = wasm_v128_load(w + i);
+        v128_t low = wasm_i16x8_extend_low_i8x16(bytes);
+        v128_t high = wasm_i16x8_extend_high_i8x16(bytes);
+        v128_t v[4] = {wasm_i32x4_extend_low_i16x8(low), wasm_i32x4_extend_high_i16x8(low),
+                       wasm_i32x4_extend_low_i16x8(high), wasm_i32x4_extend_high_i16x8(high)};
+        for (size_t k = 0; k < 4; k++)
+            s[k] =
+                bm_v_mul_add(wasm_v128_load(x + i + 4 * k), wasm_f32x4_convert_i32x4(v[k]), s[k]);
+    }
+    return bm_v_sum_stripes(s);
+}
+
+void bm_head_i8__simd128(float *logits, const int8_t *w, const float *scale, size_t rows,
+                         size_t cols, const void *act, bm_precision precision) {
+    const float *d = bm_act_scales(act);
+    const void *values = bm_act_values(act, cols);
+    for (size_t v = 0; v < rows; v++) {
+        const int8_t *row = w + v * cols;
+        if (precision == BM_EXACT) {
+            logits[v] = scale[v] * dot_f32_i8(values, row, cols);
+            continue;
+        }
+        const int16_t *q = values;
+        float sum = 0.0f;
+        for (size_t start = 0; start < cols; start += BM_GROUP) {
+            size_t n = cols - start < BM_GROUP ? cols - start : BM_GROUP;
+            sum += d[start / BM_GROUP] * (float)dot_i16_i8(q + start, row + start, n);
+        }
+        logits[v] = scale[v] * sum;
+    }
+}
+
+void bm_head_f32__simd128(float *logits, const float *w, size_t rows, size_t cols, const float *x) {
+    for (size_t v = 0; v < rows; v++) {
+        const float *row = w + v * cols;
+        v128_t s[4] = {wasm_f32x4_splat(0.0f), wasm_f32x4_splat(0.0f), wasm_f32x4_splat(0.0f),
+                       wasm_f32x4_splat(0.0f)};
+        for (size_t i = 0; i < cols; i += 16)
+            for (size_t k = 0; k < 4; k++)
+                s[k] = bm_v_mul_add(wasm_v128_load(x + i + 4 * k), wasm_v128_load(row + i + 4 * k),
+                                    s[k]);
+        logits[v] = bm_v_sum_stripes(s);
+    }
+}
+
+void bm_head_f16__simd128(float *logits, const uint16_t *w, size_t rows, size_t cols,
+                          const float *x) {
+    for (size_t v = 0; v < rows; v++) {
+        const uint16_t *row = w + v * cols;
+        v128_t s[4] = {wasm_f32x4_splat(0.0f), wasm_f32x4_splat(0.0f), wasm_f32x4_splat(0.0f),
+                       wasm_f32x4_splat(0.0f)};
+        for (size_t i = 0; i < cols; i += 16)
+            for (size_t k = 0; k < 4; k += 2) {
+                v128_t packed = wasm_v128_load(row + i + 4 * k);
+                v128_t low = float_of_half(wasm_i32x4_extend_low_i16x8(packed));
+                v128_t high = float_of_half(wasm_i32x4_extend_high_i16x8(packed));
+                s[k] = bm_v_mul_add(wasm_v128_load(x + i + 4 * k), low, s[k]);
+                s[k + 1] = bm_v_mul_add(wasm_v128_load(x + i + 4 * k + 4), high, s[k + 1]);
+            }
+        logits[v] = bm_v_sum_stripes(s);
+    }
+}

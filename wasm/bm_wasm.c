@@ -1,0 +1,202 @@
+/*
+ * bm_wasm.c: the boundary. The one C file that knows it is WebAssembly, and all that JavaScript sees.
+ *
+ * Scalars and pointers cross, never structs. Everything bulky passes through one staging buffer whose
+ * address JavaScript asks for: config values, token ids, bytes of tensors, raw texts. The last error
+ * and the tensor being described are kept here, as the only mutable globals of the module; the core
+ * has none. A handle is a pointer; 0 means failure, and error_status() and error_message() say why.
+ */
+#include "../src/bm.h"
+
+/* Declares and defines a function that the module exports as `name`. */
+#define EXPORT(result, name, ...)                                                                  \
+    result wasm_##name(__VA_ARGS__);                                                               \
+    __attribute__((export_name(#name))) result wasm_##name(__VA_ARGS__)
+
+enum { STAGING_SIZE = 1 << 16 };
+
+static _Alignas(64) uint8_t staging[STAGING_SIZE];
+static bm_error last_error;
+static bm_config config;
+static bm_tensor tensor;
+
+EXPORT(void *, staging, void) {
+    return staging;
+}
+
+EXPORT(size_t, staging_size, void) {
+    return STAGING_SIZE;
+}
+
+EXPORT(bm_status, error_status, void) {
+    return last_error.status;
+}
+
+EXPORT(const char *, error_message, void) {
+    return last_error.message;
+}
+
+/* ---- Config and tensors ------------------------------------------------------------------------- */
+
+EXPORT(size_t, field_count, void) {
+    return bm_config_field_count();
+}
+
+EXPORT(const char *, field_name, size_t index) {
+    return bm_config_field_at(index)->name;
+}
+
+EXPORT(double, field_min, size_t index) {
+    return bm_config_field_at(index)->min;
+}
+
+EXPORT(double, field_max, size_t index) {
+    return bm_config_field_at(index)->max;
+}
+
+EXPORT(bool, field_is_integer, size_t index) {
+    return bm_config_field_at(index)->is_integer;
+}
+
+/* Takes field_count() doubles from the staging buffer as the config of the calls that follow. */
+EXPORT(bm_status, config_load, void) {
+    const double *values = (const double *)(const void *)staging;
+    bm_config next = {0};
+    for (size_t i = 0; i < bm_config_field_count(); i++) {
+        bm_status status = bm_config_set(&next, i, values[i], &last_error);
+        if (status != BM_OK)
+            return status;
+    }
+    bm_status status = bm_config_check(&next, &last_error);
+    if (status == BM_OK)
+        config = next;
+    return status;
+}
+
+EXPORT(size_t, tensor_count, void) {
+    return bm_tensor_count(&config);
+}
+
+/* Selects the tensor that the getters below describe. */
+EXPORT(void, tensor_select, size_t index) {
+    tensor = bm_tensor_at(&config, index);
+}
+
+EXPORT(const char *, tensor_name, void) {
+    return tensor.name;
+}
+
+EXPORT(bm_dtype, tensor_dtype, void) {
+    return tensor.dtype;
+}
+
+EXPORT(uint32_t, tensor_dims, void) {
+    return tensor.n_dims;
+}
+
+EXPORT(uint32_t, tensor_shape, size_t dimension) {
+    return tensor.shape[dimension];
+}
+
+EXPORT(double, tensor_bytes, void) {
+    return (double)tensor.bytes;
+}
+
+EXPORT(uint32_t, tensor_part, void) {
+    return tensor.part;
+}
+
+/* ---- Model -------------------------------------------------------------------------------------- */
+
+EXPORT(size_t, variant_count, void) {
+    return bm_variant_count();
+}
+
+EXPORT(const char *, variant_name, size_t variant) {
+    return bm_variant_name(variant);
+}
+
+EXPORT(bm_model *, model_create, size_t variant) {
+    bm_model *model = NULL;
+    bm_model_create(&config, variant, &model, &last_error);
+    return model;
+}
+
+EXPORT(void, model_free, bm_model *model) {
+    bm_model_free(model);
+}
+
+/* Bytes [offset, offset + n) of a tensor, from the staging buffer. */
+EXPORT(bm_status, model_write, bm_model *model, size_t index, double offset, size_t n) {
+    return bm_model_write(model, index, (uint64_t)offset, staging, n, &last_error);
+}
+
+EXPORT(bm_status, model_seal_part, bm_model *model, size_t part) {
+    return bm_model_seal_part(model, part, &last_error);
+}
+
+/* ---- Session ------------------------------------------------------------------------------------ */
+
+EXPORT(bm_session *, session_create, const bm_model *model, bm_precision precision,
+       bm_dtype state_dtype, uint32_t max_chunk) {
+    bm_session *session = NULL;
+    bm_session_options options = {precision, state_dtype, max_chunk};
+    bm_session_create(model, &options, &session, &last_error);
+    return session;
+}
+
+EXPORT(void, session_free, bm_session *session) {
+    bm_session_free(session);
+}
+
+EXPORT(void, session_reset, bm_session *session) {
+    bm_session_reset(session);
+}
+
+EXPORT(double, session_position, const bm_session *session) {
+    return (double)bm_session_position(session);
+}
+
+/* n ids from the staging buffer. */
+EXPORT(bm_status, session_append, bm_session *session, size_t n) {
+    return bm_session_append(session, (const uint32_t *)(const void *)staging, n, &last_error);
+}
+
+EXPORT(const float *, session_logits, bm_session *session, size_t index) {
+    const float *logits = NULL;
+    bm_session_logits(session, index, &logits, &last_error);
+    return logits;
+}
+
+/* ---- Sampler ------------------------------------------------------------------------------------ */
+
+EXPORT(bm_sampler *, sampler_create, uint32_t vocab_size, float repetition_penalty,
+       uint32_t repetition_window, float temperature, uint32_t top_k, float top_p, float min_p,
+       double seed) {
+    bm_sampler *sampler = NULL;
+    bm_sampling options = {.repetition_penalty = repetition_penalty,
+                           .repetition_window = repetition_window,
+                           .temperature = temperature,
+                           .top_k = top_k,
+                           .top_p = top_p,
+                           .min_p = min_p,
+                           .seed = (uint64_t)seed};
+    bm_sampler_create(vocab_size, &options, &sampler, &last_error);
+    return sampler;
+}
+
+EXPORT(void, sampler_free, bm_sampler *sampler) {
+    bm_sampler_free(sampler);
+}
+
+EXPORT(void, sampler_accept, bm_sampler *sampler, uint32_t id) {
+    bm_sampler_accept(sampler, id);
+}
+
+EXPORT(uint32_t, sampler_sample, bm_sampler *sampler, const float *logits) {
+    return bm_sampler_sample(sampler, logits);
+}
+
+EXPORT(double, log_softmax, const float *logits, size_t n, size_t id) {
+    return bm_log_softmax(logits, n, id);
+}
