@@ -6,7 +6,15 @@
  * left alone, so that a second build costs nothing and needs no compiler.
  */
 
-import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs'
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { CommandError, ROOT, run, runScript } from './command.js'
 
@@ -47,6 +55,8 @@ function copyTokenizerLibrary() {
   mkdirSync(join(ROOT, 'dist'), { recursive: true })
   copyFileSync(join(library, 'dist/tokenizers.min.mjs'), join(ROOT, 'dist/tokenizers.mjs'))
   copyFileSync(join(library, 'LICENSE'), join(ROOT, 'dist/tokenizers.LICENSE'))
+  // For the type check of this checkout only: it is not in the package.
+  writeFileSync(join(ROOT, 'dist/tokenizers.d.mts'), "export * from '@huggingface/tokenizers'\n")
 }
 
 function writeTypes() {
