@@ -40,8 +40,11 @@ function isCurrent(output, inputs) {
 }
 
 function buildWasm() {
-  if (isCurrent('dist/bimamba.wasm', ['src', 'wasm', 'CMakeLists.txt', 'CMakePresets.json'])) return
-  run('emcmake', ['cmake', '--preset', 'wasm'])
+  if (
+    isCurrent('dist/bimamba.wasm', ['src', 'wasm', 'cmake', 'CMakeLists.txt', 'CMakePresets.json'])
+  )
+    return
+  run('cmake', ['--preset', 'wasm'])
   run('cmake', ['--build', '--preset', 'wasm'])
 }
 

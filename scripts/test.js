@@ -23,15 +23,13 @@ function nodeTests(folder) {
 }
 
 /**
- * Builds the C tests in build/<preset> and runs them.
- * @param {string} preset
- * @param {string[]} configure the command that `--preset` is given to
+ * Builds and runs the C tests of one preset of CMakePresets.json.
+ * @param {'native' | 'wasm-test'} preset
  */
-function cTests(preset, [program = '', ...args]) {
-  run(program, [...args, '--preset', preset])
+function cTests(preset) {
+  run('cmake', ['--preset', preset])
   run('cmake', ['--build', '--preset', preset], { timeoutMs: LIMIT_MS })
-  const ctest = ['--test-dir', `build/${preset}`, '--output-on-failure', '--no-tests=error']
-  run('ctest', ctest, { timeoutMs: LIMIT_MS })
+  run('ctest', ['--preset', preset, '--no-tests=error'], { timeoutMs: LIMIT_MS })
 }
 
 /** @type {Record<string, () => void>} */
@@ -41,8 +39,8 @@ const PARTS = {
   build: () => run(process.execPath, ['scripts/build.js']),
   lint: () => run(process.execPath, ['scripts/lint.js']),
   types: () => run('node_modules/.bin/tsc', ['-p', 'tsconfig.json']),
-  native: () => cTests('native', ['cmake']),
-  wasm: () => cTests('wasm-test', ['emcmake', 'cmake']),
+  native: () => cTests('native'),
+  wasm: () => cTests('wasm-test'),
   js: () => nodeTests('tests/js'),
   browser: () => nodeTests('tests/browser'),
 }
