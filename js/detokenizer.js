@@ -1,0 +1,159 @@
+/**
+ * Token ids to text, piece by piece.
+ *
+ * Owns the table from ids to bytes, the streaming decoder (a character split across tokens is held until it is whole), the one leading
+ * space that LLaMA's tokenizer puts before a text, and stop strings across token borders. Knows no model and no library.
+ * The idea: everything is bytes until the last step. Tokens give bytes, a TextDecoder gives whole characters, and the pieces
+ * joined are exactly the decoding of all ids at once.
+ */
+
+import { byteCharacters, byteOfToken } from './tokenizer-file.js'
+
+/** @typedef {import('./tokenizer-file.js').TokenizerFile} TokenizerFile */
+/** @typedef {import('./tokenizer-file.js').Piece} Piece */
+
+const NOTHING = new Uint8Array(0)
+const SPACE = 0x20
+
+/** The bytes of every token, in one block. Special tokens and holes have none. */
+export class TokenBytes {
+  #bytes
+  /** Where token i begins; one more than there are ids. */
+  #starts
+  /** Whether a text begins with a space that its tokenizer put there. */
+  leadingSpace
+
+  /** @param {TokenizerFile} file */
+  constructor({ shape, prefix, pieces }) {
+    this.leadingSpace = prefix !== 'never'
+    const bytesOf = shape === 'sentencepiece' ? sentencePieceBytes : byteLevelBytes()
+    const count = greatest(pieces.keys()) + 1
+    const parts = Array.from({ length: count }, (_, id) => {
+      const piece = pieces.get(id)
+      return piece ? bytesOf(piece) : NOTHING
+    })
+    this.#starts = new Uint32Array(count + 1)
+    for (const [id, part] of parts.entries())
+      this.#starts[id + 1] = Number(this.#starts[id]) + part.length
+    this.#bytes = new Uint8Array(Number(this.#starts[count]))
+    for (const [id, part] of parts.entries()) this.#bytes.set(part, this.#starts[id])
+  }
+
+  /** @param {number} id @returns {Uint8Array} valid for ever; not to be changed */
+  of(id) {
+    if (id + 1 >= this.#starts.length) return NOTHING
+    return this.#bytes.subarray(this.#starts[id], this.#starts[id + 1])
+  }
+}
+
+/** @param {Iterable<number>} numbers @returns {number} -1 when there are none */
+function greatest(numbers) {
+  let max = -1
+  for (const number of numbers) max = Math.max(max, number)
+  return max
+}
+
+/** @param {Piece} piece @returns {Uint8Array} */
+function sentencePieceBytes({ text, literal }) {
+  const byte = literal ? null : byteOfToken(text)
+  return byte === null ? new TextEncoder().encode(text.replaceAll('▁', ' ')) : Uint8Array.of(byte)
+}
+
+/** @returns {(piece: Piece) => Uint8Array} */
+function byteLevelBytes() {
+  const bytes = byteCharacters()
+  return ({ text, literal }) => {
+    const known = [...text].map((character) => bytes.get(character))
+    if (literal || known.includes(undefined)) return new TextEncoder().encode(text)
+    return Uint8Array.from(known, Number)
+  }
+}
+
+/** Decodes one text. */
+export class Detokenizer {
+  #table
+  // A byte order mark is a character like any other here.
+  #decoder = new TextDecoder('utf-8', { ignoreBOM: true })
+  #atStart
+
+  /** @param {TokenBytes} table */
+  constructor(table) {
+    this.#table = table
+    this.#atStart = table.leadingSpace
+  }
+
+  /**
+   * @param {number} id
+   * @returns {string} the characters that this token completes; often, but not always, those of the token alone
+   */
+  push(id) {
+    let bytes = this.#table.of(id)
+    if (bytes.length === 0) return ''
+    if (this.#atStart && bytes[0] === SPACE) bytes = bytes.subarray(1)
+    this.#atStart = false
+    return this.#decoder.decode(bytes, { stream: true })
+  }
+
+  /** @returns {string} U+FFFD for a character that was never completed, else nothing */
+  flush() {
+    return this.#decoder.decode()
+  }
+}
+
+/**
+ * @param {TokenBytes} table
+ * @param {ArrayLike<number>} ids
+ * @returns {string}
+ */
+export function detokenize(table, ids) {
+  const detokenizer = new Detokenizer(table)
+  let text = ''
+  for (let i = 0; i < ids.length; i++) text += detokenizer.push(Number(ids[i]))
+  return text + detokenizer.flush()
+}
+
+/** Ends a text before the first stop string, wherever the pieces are cut. */
+export class StopMatcher {
+  #stops
+  #held = ''
+  /** True once a stop string was found; nothing is given out after that. */
+  stopped = false
+
+  /** @param {readonly string[]} stops none of them empty */
+  constructor(stops) {
+    this.#stops = stops
+  }
+
+  /**
+   * @param {string} text
+   * @returns {string} what can be given out: no stop string begins in it
+   */
+  push(text) {
+    if (this.stopped) return ''
+    this.#held += text
+    const found = this.#stops.map((stop) => this.#held.indexOf(stop)).filter((at) => at >= 0)
+    this.stopped = found.length > 0
+    const end = this.stopped ? Math.min(...found) : this.#held.length - this.#possibleStart()
+    const out = this.#held.slice(0, end)
+    this.#held = this.stopped ? '' : this.#held.slice(end)
+    return out
+  }
+
+  /** @returns {string} what was held back in case a stop string followed */
+  flush() {
+    const out = this.#held
+    this.#held = ''
+    return out
+  }
+
+  /** @returns {number} length of the longest end of the held text that begins a stop string */
+  #possibleStart() {
+    let longest = 0
+    for (const stop of this.#stops) {
+      for (let n = Math.min(stop.length - 1, this.#held.length); n > longest; n--) {
+        if (this.#held.endsWith(stop.slice(0, n))) longest = n
+      }
+    }
+    return longest
+  }
+}

@@ -1,0 +1,172 @@
+/**
+ * The generation loop, and scoring: what is done with a session, one token after another.
+ *
+ * Owns the only loop that samples, and the only one that walks over given ids. Runs beside the engine. Does not know where
+ * its pieces go (a worker's messages or the caller's own loop), nor what a token costs.
+ * The idea: both are async generators, pulled one piece at a time. Between two pieces nothing happens; an abort is seen
+ * before every step, and between the chunks of a long prompt after a turn of the event loop, which lets the abort arrive.
+ */
+
+import { Detokenizer, StopMatcher } from './detokenizer.js'
+import { breathe } from './platform.js'
+
+/** @typedef {import('./core.js').CoreSession} CoreSession */
+/** @typedef {import('./detokenizer.js').TokenBytes} TokenBytes */
+/** @typedef {import('./settings.js').Settings} Settings */
+
+/**
+ * What a generation did. Filled in while it runs; final when it has ended, however it ended.
+ *
+ * @typedef {object} Stats
+ * @property {number} promptTokens  BOS included
+ * @property {number} tokens        sampled, without the EOS that ended it
+ * @property {'eos' | 'stop' | 'length' | 'abort' | 'error'} finishReason  'abort': by signal, or the caller stopped pulling
+ * @property {number} seed          give it again for the same text
+ * @property {number} prefillMs
+ * @property {number} decodeMs      from the end of the prompt to the last token; the caller's time between pulls counts
+ */
+
+/** @typedef {{ id: number | null, text: string }} GeneratedPiece id null: text that was held back, no new token */
+
+/**
+ * @typedef {object} GenerateJob
+ * @property {CoreSession} session
+ * @property {ArrayLike<number>} prompt  at least one id
+ * @property {readonly number[]} eosIds
+ * @property {TokenBytes | null} table   null: a model without a tokenizer; all texts are empty
+ * @property {Settings} settings
+ * @property {Stats} stats               written to
+ * @property {AbortSignal} [signal]
+ */
+
+/** Scoring hands out its results in batches; with logits a batch holds about this many numbers. */
+const BATCH_FLOATS = 1 << 18
+
+/**
+ * @param {GenerateJob} job
+ * @returns {AsyncGenerator<GeneratedPiece, void, void>} one piece a token, then perhaps one with the rest of the text
+ */
+export async function* generate({ session, prompt, eosIds, table, settings, stats, signal }) {
+  const sampler = session.createSampler(samplerOptions(settings))
+  const detokenizer = table && new Detokenizer(table)
+  const stops = new StopMatcher(settings.stop)
+  // The prompt goes through the decoder too: a character that it leaves open is completed by the first token.
+  for (let i = 0; i < prompt.length; i++) {
+    sampler.accept(Number(prompt[i]))
+    detokenizer?.push(Number(prompt[i]))
+  }
+  try {
+    let began = performance.now()
+    await prefill(session, prompt, signal)
+    stats.prefillMs = performance.now() - began
+    began = performance.now()
+    for (;;) {
+      signal?.throwIfAborted()
+      const id = sampler.sample()
+      if (eosIds.includes(id)) {
+        stats.finishReason = 'eos'
+        break
+      }
+      sampler.accept(id)
+      const text = stops.push(detokenizer?.push(id) ?? '')
+      stats.tokens++
+      stats.decodeMs = performance.now() - began
+      yield { id, text }
+      if (stops.stopped || stats.tokens >= settings.maxTokens) {
+        stats.finishReason = stops.stopped ? 'stop' : 'length'
+        break
+      }
+      session.append([id])
+    }
+  } catch (error) {
+    if (!signal?.aborted) stats.finishReason = 'error'
+    throw error
+  } finally {
+    sampler.close()
+  }
+  const rest = stops.push(detokenizer?.flush() ?? '') + stops.flush()
+  if (rest) yield { id: null, text: rest }
+}
+
+/**
+ * @typedef {object} Scored
+ * @property {number} position
+ * @property {number} id
+ * @property {number | null} logprob  natural log of p(id | the ids before it); null at position 0
+ * @property {Float32Array} [logits]  after this token, one per id of the vocabulary
+ */
+
+/**
+ * Walks over given ids.
+ *
+ * @param {object} job
+ * @param {CoreSession} job.session
+ * @param {ArrayLike<number>} job.ids  at least one
+ * @param {number} job.vocabSize
+ * @param {boolean} job.logits
+ * @param {AbortSignal} [job.signal]
+ * @returns {AsyncGenerator<Scored[], void, void>} in batches, for a worker's message costs as much as many positions
+ */
+export async function* evaluate({ session, ids, vocabSize, logits, signal }) {
+  const batchLength = logits
+    ? Math.max(1, Math.floor(BATCH_FLOATS / vocabSize))
+    : Number.POSITIVE_INFINITY
+  session.reset()
+  /** @type {number | null} */
+  let logprob = null
+  for (let start = 0; start < ids.length; start += session.maxChunk) {
+    await turn(signal)
+    const chunk = Array.prototype.slice.call(ids, start, start + session.maxChunk)
+    session.append(chunk)
+    /** @type {Scored[]} */
+    let batch = []
+    for (const [i, id] of chunk.entries()) {
+      batch.push({
+        position: start + i,
+        id,
+        logprob,
+        ...(logits ? { logits: session.logits(i) } : {}),
+      })
+      const next = ids[start + i + 1]
+      logprob = next === undefined ? null : session.logprob(i, next)
+      if (batch.length < batchLength) continue
+      yield batch
+      signal?.throwIfAborted()
+      batch = []
+    }
+    if (batch.length > 0) yield batch
+  }
+}
+
+/**
+ * @param {CoreSession} session
+ * @param {ArrayLike<number>} prompt
+ * @param {AbortSignal} [signal]
+ */
+async function prefill(session, prompt, signal) {
+  session.reset()
+  for (let start = 0; start < prompt.length; start += session.maxChunk) {
+    await turn(signal)
+    session.append(Array.prototype.slice.call(prompt, start, start + session.maxChunk))
+  }
+}
+
+/** Lets messages arrive, then looks whether one of them was an abort. @param {AbortSignal} [signal] */
+async function turn(signal) {
+  signal?.throwIfAborted()
+  await breathe()
+  signal?.throwIfAborted()
+}
+
+/** @param {Settings} settings @returns {Omit<Settings, 'maxTokens' | 'stop' | 'bos'>} */
+function samplerOptions({
+  temperature,
+  topK,
+  topP,
+  minP,
+  repetitionPenalty,
+  repetitionWindow,
+  seed,
+}) {
+  return { temperature, topK, topP, minP, repetitionPenalty, repetitionWindow, seed }
+}

@@ -1,0 +1,17 @@
+/**
+ * The package's public names. Everything else is private and may change.
+ */
+
+export { BmError } from './errors.js'
+export { BiMamba } from './model.js'
+export { VERSION } from './version.js'
+
+/** @typedef {import('./errors.js').BmErrorCode} BmErrorCode */
+/** @typedef {import('./settings.js').GenerateOptions} GenerateOptions */
+/** @typedef {import('./settings.js').LoadOptions} LoadOptions */
+/** @typedef {import('./settings.js').Progress} Progress */
+/** @typedef {import('./source.js').ModelSource} ModelSource */
+/** @typedef {import('./engine.js').ModelInfo} ModelInfo */
+/** @typedef {import('./format.js').ModelConfig} ModelConfig */
+/** @typedef {import('./generate.js').Stats} Stats */
+/** @typedef {import('./generate.js').Scored} Scored */

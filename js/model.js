@@ -1,0 +1,205 @@
+/**
+ * The public model: what a program holds.
+ *
+ * Owns the checks of every argument and the life of the engine behind it, which is in a worker or, with `inline`, in this thread. Does no
+ * computation and knows no message.
+ */
+
+import { Engine } from './engine.js'
+import { BmError } from './errors.js'
+import { absoluteUrl } from './platform.js'
+import { RemoteEngine } from './remote.js'
+import {
+  checkFlag,
+  checkGenerate,
+  checkIds,
+  checkLoad,
+  checkNames,
+  checkSignal,
+} from './settings.js'
+import { describeSource } from './source.js'
+
+/** @typedef {import('./settings.js').GenerateOptions} GenerateOptions */
+/** @typedef {import('./settings.js').LoadOptions} LoadOptions */
+/** @typedef {import('./source.js').ModelSource} ModelSource */
+/** @typedef {import('./generate.js').Stats} Stats */
+/** @typedef {import('./generate.js').Scored} Scored */
+
+/**
+ * A loaded model. It does one thing at a time: a second `generate` (or `evaluate`) while one is running throws `busy`.
+ * An argument of the wrong type, name or range throws `argument`; after `close()` everything throws `closed`.
+ */
+export class BiMamba {
+  #engine
+  #description
+  /** @type {Promise<void> | null} */
+  #closing = null
+
+  /** Use `BiMamba.load`. @param {Engine | RemoteEngine} engine */
+  constructor(engine) {
+    this.#engine = engine
+    this.#description = engine.describe()
+  }
+
+  /**
+   * Loads a packed model. The bytes stream straight into the engine; each chunk is checked by its SHA-256 first.
+   *
+   * @param {ModelSource} source a URL, in Node also a path; or the file's bytes (they stay the caller's) or a Blob
+   * @param {LoadOptions} [options]
+   * @returns {Promise<BiMamba>}
+   * @throws {BmError} `argument`, `network` (no answer, a status that is not OK, an early end), `io`, `format`,
+   *   `integrity`, `config`, `tokenizer`, `memory`, `unsupported`; or `signal.reason`
+   */
+  static async load(source, options = {}) {
+    const { precision, state, variant, inline, wasmUrl, workerUrl, onProgress, signal } =
+      checkLoad(options)
+    const engineOptions = {
+      precision,
+      state,
+      ...(variant === undefined ? {} : { variant }),
+      ...(wasmUrl === undefined ? {} : { wasmUrl: absoluteUrl(wasmUrl) }),
+    }
+    const descriptor = describeSource(source)
+    if (inline)
+      return new BiMamba(await Engine.load(descriptor, engineOptions, { onProgress, signal }))
+    const worker = workerUrl === undefined ? undefined : absoluteUrl(workerUrl)
+    const control = { workerUrl: worker, onProgress, signal }
+    return new BiMamba(await RemoteEngine.load(descriptor, engineOptions, control))
+  }
+
+  /** The model's shape: layers, widths, vocabulary. */
+  get config() {
+    return this.#description.config
+  }
+
+  /** Identity, sizes, special ids, precision, source and licence. */
+  get info() {
+    return this.#description.info
+  }
+
+  /** @returns {Stats | null} of the last generation that has ended: tokens, times, the seed, why it ended */
+  get lastStats() {
+    return this.#engine.stats
+  }
+
+  /**
+   * Continues a prompt. Nothing is computed before the first piece is asked for; leaving the loop stops the work.
+   *
+   * @param {string | ArrayLike<number>} prompt text, or token ids taken as they are; empty: from the BOS token
+   * @param {GenerateOptions} [options]
+   * @returns {AsyncGenerator<string, Stats, void>} pieces of text, whole characters all of them; its return value is the
+   *   same as `lastStats`
+   * @throws {BmError} `argument`, `busy`, `closed`, `tokenizer`, `numeric`, `internal`; or `signal.reason`
+   */
+  async *generate(prompt, options = {}) {
+    const [checked, settings] = this.#checkJob(prompt, options)
+    return yield* this.#engine.generate(checked, settings, options.signal)
+  }
+
+  /**
+   * Like `generate`, but gives token ids. Works without a tokenizer too, when the prompt is ids.
+   *
+   * @param {string | ArrayLike<number>} prompt
+   * @param {GenerateOptions} [options]
+   * @returns {AsyncGenerator<number, Stats, void>}
+   */
+  async *generateIds(prompt, options = {}) {
+    const [checked, settings] = this.#checkJob(prompt, options)
+    return yield* this.#engine.generateIds(checked, settings, options.signal)
+  }
+
+  /**
+   * What the model thinks of given ids, position by position.
+   *
+   * @param {ArrayLike<number>} ids as they are: no BOS is added
+   * @param {{ logits?: boolean, signal?: AbortSignal }} [options] logits: also give the logits after each token
+   * @returns {AsyncGenerator<Scored, void, void>}
+   * @throws {BmError} `argument`, `busy`, `closed`, `numeric`, `internal`; or `signal.reason`
+   */
+  async *evaluate(ids, options = {}) {
+    this.#checkOpen()
+    checkNames(options, ['logits', 'signal'], 'evaluate')
+    checkFlag('logits', options.logits)
+    checkSignal(options.signal)
+    const list = checkIds(ids, this.config.vocab_size, 'ids')
+    for await (const batch of this.#engine.evaluate(
+      list,
+      options.logits ?? false,
+      options.signal,
+    )) {
+      yield* batch
+    }
+  }
+
+  /**
+   * @param {ArrayLike<number>} ids
+   * @param {{ signal?: AbortSignal }} [options]
+   * @returns {Promise<(number | null)[]>} at t the natural log of p(ids[t] | ids before t), null at 0
+   */
+  async score(ids, options = {}) {
+    checkNames(options, ['signal'], 'score')
+    const logprobs = []
+    for await (const { logprob } of this.evaluate(ids, options)) logprobs.push(logprob)
+    return logprobs
+  }
+
+  /**
+   * @param {string} text special tokens in it are text
+   * @param {{ bos?: boolean, signal?: AbortSignal }} [options] bos: put the BOS token first; default false
+   * @returns {Promise<Uint32Array>}
+   * @throws {BmError} `tokenizer` when the model has none
+   */
+  async tokenize(text, options = {}) {
+    this.#checkOpen()
+    checkNames(options, ['bos', 'signal'], 'tokenize')
+    checkFlag('bos', options.bos)
+    checkSignal(options.signal)
+    return this.#engine.tokenize(checkText(text, 'text'), options.bos ?? false, options.signal)
+  }
+
+  /**
+   * @param {ArrayLike<number>} ids
+   * @returns {Promise<string>} special tokens print nothing
+   */
+  async detokenize(ids) {
+    this.#checkOpen()
+    return this.#engine.detokenize(checkIds(ids, this.config.padded_vocab_size, 'ids'))
+  }
+
+  /** @param {string} text @returns {Promise<number>} tokens of the text, without BOS */
+  async countTokens(text) {
+    return (await this.tokenize(text)).length
+  }
+
+  /** Frees everything and ends the worker; what is under way throws `closed`. May be called again. */
+  async close() {
+    this.#closing ??= this.#engine.close()
+    await this.#closing
+  }
+
+  async [Symbol.asyncDispose]() {
+    await this.close()
+  }
+
+  #checkOpen() {
+    if (this.#closing) throw new BmError('closed', 'the model was closed')
+  }
+
+  /**
+   * @param {string | ArrayLike<number>} prompt
+   * @param {GenerateOptions} options
+   * @returns {[string | Uint32Array, import('./settings.js').Settings]}
+   */
+  #checkJob(prompt, options) {
+    this.#checkOpen()
+    const settings = checkGenerate(options)
+    const isText = typeof prompt === 'string'
+    return [isText ? prompt : checkIds(prompt, this.config.vocab_size, 'prompt'), settings]
+  }
+}
+
+/** @param {unknown} text @param {string} name @returns {string} */
+function checkText(text, name) {
+  if (typeof text === 'string') return text
+  throw new BmError('argument', `${name} is of type ${typeof text}, want a string`)
+}

@@ -1,0 +1,175 @@
+/**
+ * What differs between a browser and Node: builtin modules, worker threads, one turn of the event loop.
+ *
+ * Owns the question "where am I?"; no other file asks it. Knows nothing about models or messages.
+ * The idea: Node's modules come from `process.getBuiltinModule`, which is synchronous and invisible to bundlers, so that
+ * the same files run in a page without a `node:` import ever being resolved there.
+ */
+
+import { BmError } from './errors.js'
+
+/** @typedef {typeof import('node:worker_threads')} WorkerThreads */
+/** @typedef {typeof import('node:fs/promises')} FileSystem */
+/** @typedef {typeof import('node:path')} Path */
+/** @typedef {typeof import('node:url')} NodeUrl */
+
+/**
+ * A thread that runs js/worker.js.
+ *
+ * @typedef {object} WorkerHandle
+ * @property {(message: unknown, transfer?: Transferable[]) => void} post
+ * @property {() => void} hold      keep the process alive: an answer is awaited
+ * @property {() => void} release   let the process end: nothing is awaited
+ * @property {() => Promise<void>} terminate
+ */
+
+/**
+ * @typedef {object} WorkerEvents
+ * @property {(message: unknown) => void} onMessage
+ * @property {(reason: string, cause?: unknown) => void} onDeath  at most once; not after `terminate`
+ */
+
+/** @param {string} id @returns {unknown} the builtin module, or null outside Node */
+function builtin(id) {
+  const host = globalThis.process
+  if (!host?.versions?.node) return null
+  if (!host.getBuiltinModule) {
+    throw new BmError('unsupported', `Node ${host.versions.node} is too old, want 20.16 or newer`)
+  }
+  return host.getBuiltinModule(id)
+}
+
+/** @returns {FileSystem | null} */
+export const fileSystem = () => /** @type {FileSystem | null} */ (builtin('node:fs/promises'))
+
+/** @param {string} path @returns {string} absolute */
+export function resolvePath(path) {
+  return /** @type {Path} */ (builtin('node:path')).resolve(path)
+}
+
+/** @param {URL} url with the scheme file: @returns {string} */
+export function pathOfUrl(url) {
+  return /** @type {NodeUrl} */ (builtin('node:url')).fileURLToPath(url)
+}
+
+/** @param {string | URL} url @returns {string} absolute; a worker's own base differs from the page's */
+export function absoluteUrl(url) {
+  const base = globalThis.location?.href
+  try {
+    return new URL(url, base).href
+  } catch (cause) {
+    throw new BmError('argument', `'${url}' is not a URL`, { cause })
+  }
+}
+
+/**
+ * @param {string | URL | undefined} url of worker.js; default: the one beside this file
+ * @param {WorkerEvents} events
+ * @returns {WorkerHandle}
+ */
+export function startWorker(url, events) {
+  const threads = /** @type {WorkerThreads | null} */ (builtin('node:worker_threads'))
+  if (threads) return startThread(threads, url, events)
+  // Bundlers look for exactly this expression, options included: keep it on one piece.
+  const worker = url
+    ? new Worker(url, { type: 'module' })
+    : new Worker(new URL('./worker.js', import.meta.url), { type: 'module' })
+  let alive = true
+  /** @param {string} reason @param {unknown} [cause] */
+  const died = (reason, cause) => {
+    if (!alive) return
+    alive = false
+    worker.terminate()
+    events.onDeath(reason, cause)
+  }
+  worker.onmessage = (event) => events.onMessage(event.data)
+  worker.onmessageerror = () => died('a message from it could not be read')
+  worker.onerror = (event) => died(event.message || 'its script could not be started', event.error)
+  return {
+    post: (message, transfer = []) => worker.postMessage(message, transfer),
+    hold: () => {},
+    release: () => {},
+    terminate: async () => {
+      alive = false
+      worker.terminate()
+    },
+  }
+}
+
+/**
+ * @param {WorkerThreads} threads
+ * @param {string | URL | undefined} url
+ * @param {WorkerEvents} events
+ * @returns {WorkerHandle}
+ */
+function startThread(threads, url, events) {
+  // A variable base: bundlers that copy `new URL('...', import.meta.url)` must not copy the worker a second time.
+  const here = import.meta.url
+  const worker = new threads.Worker(new URL(url ?? './worker.js', here))
+  let alive = true
+  /** @param {string} reason @param {unknown} [cause] */
+  const died = (reason, cause) => {
+    if (!alive) return
+    alive = false
+    events.onDeath(reason, cause)
+  }
+  worker.on('message', events.onMessage)
+  worker.on('messageerror', () => died('a message from it could not be read'))
+  worker.on('error', (error) => died(error.message, error))
+  worker.on('exit', (code) => died(`it exited with code ${code}`))
+  return {
+    post: (message, transfer = []) =>
+      worker.postMessage(
+        message,
+        /** @type {import('node:worker_threads').Transferable[]} */ (transfer),
+      ),
+    hold: () => worker.ref(),
+    release: () => worker.unref(),
+    terminate: async () => {
+      alive = false
+      await worker.terminate()
+    },
+  }
+}
+
+/**
+ * The other end: what js/worker.js talks through.
+ *
+ * @param {(message: unknown) => void} onMessage
+ * @returns {(message: unknown, transfer?: Transferable[]) => void} posts to the starting thread
+ */
+export function connectToParent(onMessage) {
+  const threads = /** @type {WorkerThreads | null} */ (builtin('node:worker_threads'))
+  const port = threads?.parentPort
+  if (port) {
+    port.on('message', onMessage)
+    return (message, transfer = []) =>
+      port.postMessage(
+        message,
+        /** @type {import('node:worker_threads').Transferable[]} */ (transfer),
+      )
+  }
+  globalThis.onmessage = (event) => onMessage(event.data)
+  return (message, transfer = []) => globalThis.postMessage(message, { transfer })
+}
+
+/**
+ * One turn of the event loop, so that a message (an abort) can arrive between two long computations.
+ * Not setTimeout: browsers clamp that to 4 ms.
+ *
+ * @returns {Promise<void>}
+ */
+export function breathe() {
+  return new Promise((resolve) => {
+    if (typeof setImmediate === 'function') {
+      setImmediate(resolve)
+      return
+    }
+    const { port1, port2 } = new MessageChannel()
+    port1.onmessage = () => {
+      port1.close()
+      resolve()
+    }
+    port2.postMessage(null)
+  })
+}

@@ -1,0 +1,213 @@
+/**
+ * An engine in another thread: the same methods as js/engine.js, by messages.
+ *
+ * Owns the worker's life and the requests that await an answer. Knows nothing about models.
+ * The idea: every request is answered, or rejected when the worker dies or is closed: nothing ever hangs. The process is
+ * kept alive only while an answer is awaited, so a program that forgets to close a model still ends.
+ */
+
+import { BmError } from './errors.js'
+import { startWorker } from './platform.js'
+import { shareSource } from './source.js'
+import { unpackError } from './wire.js'
+
+/** @typedef {import('./wire.js').Answer} Answer */
+/** @typedef {import('./wire.js').Request} Request */
+/** @typedef {import('./wire.js').StreamMethod} StreamMethod */
+/** @typedef {import('./settings.js').Settings} Settings */
+/** @typedef {import('./settings.js').Progress} Progress */
+/** @typedef {import('./generate.js').Stats} Stats */
+
+/**
+ * @typedef {object} Pending
+ * @property {(answer: Answer) => void} resolve
+ * @property {(error: unknown) => void} reject
+ * @property {((progress: Progress) => void) | undefined} onProgress
+ */
+
+/**
+ * A request before it has an id. (Omit on a union would keep only what all its members share.)
+ * @template T
+ * @typedef {T extends { id: number } ? Omit<T, 'id'> : never} WithoutId
+ */
+
+export class RemoteEngine {
+  #worker
+  /** @type {Map<number, Pending>} */
+  #pending = new Map()
+  #lastId = 0
+  /** @type {BmError | null} why no more requests can be made */
+  #ended = null
+  /** @type {import('./engine.js').Description | null} */
+  #description = null
+  /** @type {Stats | null} of the last generation */
+  stats = null
+
+  /** @param {string | undefined} workerUrl */
+  constructor(workerUrl) {
+    this.#worker = startWorker(workerUrl, {
+      onMessage: (message) => this.#receive(/** @type {Answer} */ (message)),
+      onDeath: (reason, cause) =>
+        this.#end(new BmError('internal', `the engine's worker died: ${reason}`, { cause })),
+    })
+    this.#worker.release()
+  }
+
+  /**
+   * @param {import('./source.js').SourceDescriptor} source
+   * @param {import('./engine.js').EngineOptions} options
+   * @param {{ workerUrl?: string | undefined, onProgress?: ((progress: Progress) => void) | undefined, signal?: AbortSignal | undefined }} [control]
+   * @returns {Promise<RemoteEngine>}
+   */
+  static async load(source, options, { workerUrl, onProgress, signal } = {}) {
+    signal?.throwIfAborted()
+    const engine = new RemoteEngine(workerUrl)
+    const shared = shareSource(source)
+    try {
+      const request = /** @type {const} */ ({ kind: 'load', source: shared.descriptor, options })
+      const control = { transfer: shared.transfer, onProgress, signal }
+      const { value } = await engine.#request(request, control)
+      engine.#description = /** @type {import('./engine.js').Description} */ (value)
+      return engine
+    } catch (error) {
+      await engine.close()
+      throw error
+    } finally {
+      shared.close()
+    }
+  }
+
+  describe() {
+    return /** @type {import('./engine.js').Description} */ (this.#description)
+  }
+
+  /**
+   * @param {string} text
+   * @param {boolean} bos
+   * @param {AbortSignal} [signal]
+   */
+  async tokenize(text, bos, signal) {
+    const { value } = await this.#request(
+      { kind: 'call', method: 'tokenize', args: [text, bos] },
+      { signal },
+    )
+    return /** @type {Uint32Array} */ (value)
+  }
+
+  /** @param {Uint32Array} ids */
+  async detokenize(ids) {
+    const { value } = await this.#request({ kind: 'call', method: 'detokenize', args: [ids] })
+    return /** @type {string} */ (value)
+  }
+
+  /** @param {string | Uint32Array} prompt @param {Settings} settings @param {AbortSignal} [signal] */
+  generate(prompt, settings, signal) {
+    const pieces = this.#stream('generate', [prompt, settings], signal)
+    return /** @type {AsyncGenerator<string, Stats, void>} */ (pieces)
+  }
+
+  /** @param {string | Uint32Array} prompt @param {Settings} settings @param {AbortSignal} [signal] */
+  generateIds(prompt, settings, signal) {
+    const ids = this.#stream('generateIds', [prompt, settings], signal)
+    return /** @type {AsyncGenerator<number, Stats, void>} */ (ids)
+  }
+
+  /** @param {Uint32Array} ids @param {boolean} logits @param {AbortSignal} [signal] */
+  evaluate(ids, logits, signal) {
+    const batches = this.#stream('evaluate', [ids, logits], signal)
+    return /** @type {AsyncGenerator<import('./generate.js').Scored[], void, void>} */ (batches)
+  }
+
+  /** Stops the thread, whatever it is doing; what awaits an answer rejects with `closed`. */
+  async close() {
+    if (this.#ended?.code === 'closed') return
+    this.#end(new BmError('closed', 'the model was closed'))
+    await this.#worker.terminate()
+  }
+
+  /**
+   * @param {StreamMethod} method
+   * @param {unknown[]} args
+   * @param {AbortSignal} [signal]
+   * @returns {AsyncGenerator<unknown, unknown, void>}
+   */
+  async *#stream(method, args, signal) {
+    signal?.throwIfAborted()
+    const stream = ++this.#lastId
+    const onAbort = () => this.#abort(stream)
+    signal?.addEventListener('abort', onAbort)
+    let running = true
+    try {
+      /** @type {WithoutId<Request>} */
+      let request = { kind: 'next', stream, open: { method, args } }
+      for (;;) {
+        running = false
+        const answer = await this.#request(request)
+        if (answer.aborted) throw signal?.reason
+        if (answer.done) return answer.value
+        running = true
+        yield answer.value
+        signal?.throwIfAborted()
+        request = { kind: 'next', stream }
+      }
+    } finally {
+      signal?.removeEventListener('abort', onAbort)
+      if (running && !this.#ended) await this.#request({ kind: 'return', stream })
+    }
+  }
+
+  /**
+   * @param {WithoutId<Request>} request
+   * @param {{ transfer?: Transferable[], onProgress?: ((progress: Progress) => void) | undefined, signal?: AbortSignal | undefined }} [control]
+   * @returns {Promise<Answer>}
+   */
+  async #request(request, { transfer, onProgress, signal } = {}) {
+    if (this.#ended) throw this.#ended
+    signal?.throwIfAborted()
+    const id = ++this.#lastId
+    const onAbort = () => this.#abort(id)
+    signal?.addEventListener('abort', onAbort)
+    try {
+      /** @type {Answer} */
+      const answer = await new Promise((resolve, reject) => {
+        this.#pending.set(id, { resolve, reject, onProgress })
+        this.#worker.hold()
+        this.#worker.post({ ...request, id }, transfer)
+      })
+      if (answer.stats !== undefined) this.stats = answer.stats
+      if (answer.aborted && signal) throw signal.reason
+      if (answer.error) throw unpackError(answer.error)
+      return answer
+    } finally {
+      signal?.removeEventListener('abort', onAbort)
+      this.#pending.delete(id)
+      if (this.#pending.size === 0) this.#worker.release()
+    }
+  }
+
+  /** @param {number} id */
+  #abort(id) {
+    if (!this.#ended) this.#worker.post({ kind: 'abort', id })
+  }
+
+  /** @param {Answer} answer */
+  #receive(answer) {
+    const pending = this.#pending.get(answer.id)
+    if (!pending) return
+    if (!answer.progress) {
+      pending.resolve(answer)
+      return
+    }
+    try {
+      pending.onProgress?.(answer.progress)
+    } catch (error) {
+      pending.reject(error)
+    }
+  }
+
+  /** @param {BmError} error */
+  #end(error) {
+    this.#ended ??= error
+    for (const { reject } of this.#pending.values()) reject(error)
+  }
+}

@@ -1,0 +1,330 @@
+/**
+ * Options: their names, ranges and defaults, and the check that every caller's options pass.
+ *
+ * Owns the tables of generation and load options; the API and the command line read the same ones. Knows nothing
+ * about what the options do, and no model: what depends on one (is this id in the vocabulary?) takes it as an argument.
+ * The idea: an option is data, so that one function can check all of them and name the one that is wrong,
+ * what it was and what it may be. An unknown name is an error too: a misspelt option must not be ignored.
+ */
+
+import { BmError } from './errors.js'
+
+/**
+ * @typedef {object} NumberRule
+ * @property {number} [default]  absent: no default (the seed is drawn when none is given)
+ * @property {number} min
+ * @property {number} max
+ * @property {boolean} [integer]
+ * @property {boolean} [open]     the minimum itself is not allowed
+ * @property {boolean} [orZero]   0 is allowed too
+ */
+
+/**
+ * The numeric generation options; the sampler in C checks the same ranges again. `topK` 0 and `minP` 0 switch their filter off; temperature 0 takes the likeliest token.
+ * @satisfies {Record<string, NumberRule>}
+ */
+export const NUMBER_SETTINGS = {
+  maxTokens: { default: 256, min: 1, max: 2 ** 31 - 1, integer: true },
+  temperature: { default: 0.8, min: 0.001, max: 100, orZero: true },
+  topK: { default: 40, min: 0, max: 1048576, integer: true },
+  topP: { default: 0.95, min: 0, max: 1, open: true },
+  minP: { default: 0, min: 0, max: 1 },
+  repetitionPenalty: { default: 1, min: 0, max: 100, open: true },
+  repetitionWindow: { default: 64, min: 0, max: 65536, integer: true },
+  seed: { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true },
+}
+
+/** @typedef {keyof typeof NUMBER_SETTINGS} NumberSetting */
+
+/** The named choices of `BiMamba.load`, the default first. */
+export const CHOICES = {
+  precision: /** @type {const} */ (['fast', 'high', 'exact']),
+  state: /** @type {const} */ (['f32', 'f16']),
+}
+
+/** At most this many stop strings, each of at most this many UTF-16 units: what is held back stays small. */
+export const MAX_STOPS = 64
+export const MAX_STOP_LENGTH = 1000
+
+/**
+ * What `generate` accepts.
+ *
+ * @typedef {object} GenerateOptions
+ * @property {number} [maxTokens]         most tokens to generate; default 256
+ * @property {number} [temperature]       0 is greedy (ties to the lowest id); default 0.8
+ * @property {number} [topK]              keep the k likeliest tokens, 0 keeps all; default 40
+ * @property {number} [topP]              keep the likeliest tokens up to this probability mass; default 0.95
+ * @property {number} [minP]              drop tokens below this fraction of the likeliest one's probability; default 0
+ * @property {number} [repetitionPenalty] above 1 makes recent tokens less likely; default 1 (off)
+ * @property {number} [repetitionWindow]  how many recent tokens the penalty looks at; default 64
+ * @property {number} [seed]              an integer; the same seed gives the same text. Default: drawn, see `lastStats.seed`
+ * @property {string | readonly string[]} [stop]  the text ends before the first of these strings
+ * @property {boolean} [bos]              begin with the model's BOS token; default: what the file says for text, no for ids
+ * @property {AbortSignal} [signal]       stops the work; the generator then throws `signal.reason`
+ */
+
+/**
+ * Checked settings, complete, as the generation loop takes them.
+ *
+ * @typedef {object} Settings
+ * @property {number} maxTokens
+ * @property {number} temperature
+ * @property {number} topK
+ * @property {number} topP
+ * @property {number} minP
+ * @property {number} repetitionPenalty
+ * @property {number} repetitionWindow
+ * @property {number} seed
+ * @property {string[]} stop
+ * @property {boolean | null} bos  null: as the file says
+ */
+
+/**
+ * What `BiMamba.load` accepts.
+ *
+ * @typedef {object} LoadOptions
+ * @property {'fast' | 'high' | 'exact'} [precision]  of the computation; default 'fast'
+ * @property {'f32' | 'f16'} [state]      how the recurrent state is kept; default 'f32'
+ * @property {string} [variant]           a kernel family by name; default: the fastest here
+ * @property {boolean} [inline]           run the engine in this thread instead of a worker; default false
+ * @property {string | URL} [wasmUrl]     where bimamba.wasm is; default: in the package
+ * @property {string | URL} [workerUrl]   where worker.js is; default: in the package
+ * @property {(progress: Progress) => void} [onProgress]  called at most about ten times a second, the last time at the end
+ * @property {AbortSignal} [signal]       stops loading; `load` then rejects with `signal.reason`
+ */
+
+/**
+ * How far a load is. `loadedBytes` never goes down; the last report has phase 'ready' and `loadedBytes === totalBytes`.
+ *
+ * @typedef {{ phase: 'load' | 'ready', loadedBytes: number, totalBytes: number }} Progress
+ */
+
+/**
+ * @param {string} name
+ * @param {readonly string[]} names
+ * @returns {string | null} the name that was probably meant
+ */
+export function suggest(name, names) {
+  const plain = (/** @type {string} */ text) => text.toLowerCase().replace(/[-_]/g, '')
+  let best = null
+  let bestDistance = 3
+  for (const candidate of names) {
+    const distance = editDistance(plain(name), plain(candidate))
+    if (distance < Math.min(bestDistance, candidate.length - 1)) {
+      best = candidate
+      bestDistance = distance
+    }
+  }
+  return best
+}
+
+/** @param {string} a @param {string} b @returns {number} insertions, deletions and substitutions between the two */
+function editDistance(a, b) {
+  if (Math.abs(a.length - b.length) > 3) return 4
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j)
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i]
+    for (let j = 1; j <= b.length; j++) {
+      const change = Number(row[j - 1]) + (a[i - 1] === b[j - 1] ? 0 : 1)
+      next[j] = Math.min(change, Number(row[j]) + 1, Number(next[j - 1]) + 1)
+    }
+    row = next
+  }
+  return Number(row[b.length])
+}
+
+/**
+ * @param {object} options
+ * @param {readonly string[]} names those allowed
+ * @param {string} where for the message
+ */
+export function checkNames(options, names, where) {
+  if (typeof options !== 'object' || options === null) {
+    throw new BmError('argument', `${where}: the options are ${show(options)}, want an object`)
+  }
+  for (const name of Object.keys(options)) {
+    if (names.includes(name)) continue
+    const meant = suggest(name, names)
+    throw new BmError(
+      'argument',
+      `${where}: unknown option '${name}'${meant ? `, did you mean '${meant}'?` : ''}`,
+    )
+  }
+}
+
+/**
+ * @param {NumberSetting} name
+ * @param {unknown} value
+ * @param {string} [label] what the caller calls it, for the message
+ * @returns {number}
+ */
+export function checkNumber(name, value, label = name) {
+  /** @type {NumberRule} */
+  const rule = NUMBER_SETTINGS[name]
+  if (typeof value === 'number') {
+    const inRange = value >= rule.min && value <= rule.max && !(rule.open && value === rule.min)
+    const fits = inRange || (rule.orZero === true && value === 0)
+    if (fits && !(rule.integer && !Number.isInteger(value))) return value
+  }
+  const range = `${rule.open ? 'above ' : ''}${rule.min} to ${rule.max}${rule.orZero ? ', or 0' : ''}`
+  throw new BmError(
+    'argument',
+    `${label} is ${show(value)}, want ${rule.integer ? 'an integer' : 'a number'} from ${range}`,
+  )
+}
+
+/**
+ * @param {unknown} value
+ * @param {string} [label]
+ * @returns {string[]}
+ */
+export function checkStop(value, label = 'stop') {
+  const list = typeof value === 'string' ? [value] : value
+  if (!Array.isArray(list) || list.length > MAX_STOPS) {
+    throw new BmError(
+      'argument',
+      `${label} is ${show(value)}, want a string or up to ${MAX_STOPS} strings`,
+    )
+  }
+  for (const stop of list) {
+    if (typeof stop !== 'string' || stop === '' || stop.length > MAX_STOP_LENGTH) {
+      throw new BmError(
+        'argument',
+        `${label}: ${show(stop)}, want a string of 1 to ${MAX_STOP_LENGTH} characters`,
+      )
+    }
+    if (wellFormed(stop) !== stop) {
+      throw new BmError('argument', `${label}: ${show(stop)} has half of a surrogate pair`)
+    }
+  }
+  return [...list]
+}
+
+/**
+ * @param {GenerateOptions} options
+ * @returns {Settings} without the signal, which does not travel with the rest
+ */
+export function checkGenerate(options) {
+  checkNames(options, [...Object.keys(NUMBER_SETTINGS), 'stop', 'bos', 'signal'], 'generate')
+  checkFlag('bos', options.bos)
+  checkSignal(options.signal)
+  /** @param {NumberSetting} name */
+  const number = (name) => {
+    /** @type {NumberRule} */
+    const rule = NUMBER_SETTINGS[name]
+    return checkNumber(name, options[name] ?? rule.default ?? drawSeed())
+  }
+  return {
+    maxTokens: number('maxTokens'),
+    temperature: number('temperature'),
+    topK: number('topK'),
+    topP: number('topP'),
+    minP: number('minP'),
+    repetitionPenalty: number('repetitionPenalty'),
+    repetitionWindow: number('repetitionWindow'),
+    seed: number('seed'),
+    stop: checkStop(options.stop ?? []),
+    bos: options.bos ?? null,
+  }
+}
+
+/**
+ * @param {LoadOptions} options
+ * @returns {LoadOptions & { precision: 'fast' | 'high' | 'exact', state: 'f32' | 'f16' }}
+ */
+export function checkLoad(options) {
+  checkNames(
+    options,
+    [...Object.keys(CHOICES), 'variant', 'inline', 'wasmUrl', 'workerUrl', 'onProgress', 'signal'],
+    'load',
+  )
+  checkFlag('inline', options.inline)
+  checkSignal(options.signal)
+  checkChoice('precision', options.precision)
+  checkChoice('state', options.state)
+  if (options.variant !== undefined && typeof options.variant !== 'string') {
+    throw new BmError(
+      'argument',
+      `variant is ${show(options.variant)}, want a kernel family's name`,
+    )
+  }
+  for (const name of /** @type {const} */ (['wasmUrl', 'workerUrl'])) {
+    const url = options[name]
+    if (url !== undefined && typeof url !== 'string' && !(url instanceof URL)) {
+      throw new BmError('argument', `${name} is ${show(url)}, want a URL`)
+    }
+  }
+  if (options.onProgress !== undefined && typeof options.onProgress !== 'function') {
+    throw new BmError('argument', `onProgress is ${show(options.onProgress)}, want a function`)
+  }
+  const { precision = CHOICES.precision[0], state = CHOICES.state[0] } = options
+  return { ...options, precision, state }
+}
+
+/**
+ * @param {keyof typeof CHOICES} name
+ * @param {unknown} value
+ * @param {string} [label]
+ */
+export function checkChoice(name, value, label = name) {
+  /** @type {readonly unknown[]} */
+  const choices = CHOICES[name]
+  if (value === undefined || choices.includes(value)) return
+  throw new BmError('argument', `${label} is ${show(value)}, want ${choices.join(', ')}`)
+}
+
+/** @param {string} name @param {unknown} value */
+export function checkFlag(name, value) {
+  if (value === undefined || typeof value === 'boolean') return
+  throw new BmError('argument', `${name} is ${show(value)}, want true or false`)
+}
+
+/** @param {unknown} signal */
+export function checkSignal(signal) {
+  if (signal === undefined || signal instanceof AbortSignal) return
+  throw new BmError('argument', `signal is ${show(signal)}, want an AbortSignal`)
+}
+
+/**
+ * @param {unknown} ids
+ * @param {number} vocabSize
+ * @param {string} where for the message
+ * @returns {Uint32Array} a copy
+ */
+export function checkIds(ids, vocabSize, where) {
+  const list = /** @type {ArrayLike<unknown>} */ (ids)
+  if (typeof ids !== 'object' || ids === null || !Number.isInteger(list.length)) {
+    throw new BmError('argument', `${where} is ${show(ids)}, want an array of token ids`)
+  }
+  const copy = new Uint32Array(list.length)
+  for (let i = 0; i < copy.length; i++) {
+    const id = list[i]
+    if (typeof id !== 'number' || !Number.isInteger(id) || id < 0 || id >= vocabSize) {
+      throw new BmError(
+        'argument',
+        `${where}[${i}] is ${show(id)}, want a token id from 0 to ${vocabSize - 1}`,
+      )
+    }
+    copy[i] = id
+  }
+  return copy
+}
+
+/** @param {string} text @returns {string} with each lone surrogate replaced by U+FFFD, as every encoder does */
+export function wellFormed(text) {
+  return text.replace(/\p{Surrogate}/gu, '\ufffd')
+}
+
+/** @returns {number} 32 random bits: enough to differ, short enough to type again */
+function drawSeed() {
+  return Number(crypto.getRandomValues(new Uint32Array(1))[0])
+}
+
+/** @param {unknown} value @returns {string} short and printable */
+function show(value) {
+  if (typeof value === 'string')
+    return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}...` : value)
+  if (Array.isArray(value)) return `an array of ${value.length}`
+  if (typeof value === 'object' && value !== null) return 'an object'
+  return typeof value === 'function' ? 'a function' : String(value)
+}

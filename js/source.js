@@ -1,0 +1,239 @@
+/**
+ * Where a model file's bytes come from: a URL, a path, bytes in memory, a Blob, or the other end of a message port.
+ *
+ * Owns turning each of them into one stream of bytes from the file's start, and the errors of that transport. Knows
+ * nothing about the format: `js/loader.js` decides whether the bytes are a model and where in them it stopped.
+ * The idea: a source is described by plain data that can cross to a worker (`describeSource`), and opened where the
+ * engine is (`openSource`). Bytes in memory do not cross: the engine pulls them piece by piece, so that there is
+ * never a second whole copy and the caller keeps its own.
+ */
+
+import { BmError } from './errors.js'
+import { absoluteUrl, fileSystem, pathOfUrl, resolvePath } from './platform.js'
+
+/** @typedef {string | URL | ArrayBuffer | Uint8Array | Blob} ModelSource */
+
+/**
+ * @typedef {{ kind: 'url', url: string }
+ *   | { kind: 'path', path: string }
+ *   | { kind: 'blob', blob: Blob }
+ *   | { kind: 'bytes', bytes: Uint8Array }
+ *   | { kind: 'port', port: MessagePort, sizeBytes: number }} SourceDescriptor
+ */
+
+/**
+ * @typedef {object} Source
+ * @property {string} name     for messages
+ * @property {'network' | 'io' | 'format'} shortCode  what it means when the bytes end too early
+ * @property {(signal?: AbortSignal) => AsyncGenerator<Uint8Array, void, void>} read  from the first byte; ending the
+ *   generator releases the connection or file. A piece is valid until the next one is asked for
+ */
+
+const READ_BYTES = 1 << 20
+
+/**
+ * @param {unknown} source
+ * @returns {SourceDescriptor}
+ * @throws {BmError} `argument`
+ */
+export function describeSource(source) {
+  if (typeof source === 'string') {
+    if (source === '') throw new BmError('argument', 'the model source is an empty string')
+    const isUrl = /^[a-z][a-z0-9+.-]*:\/\//i.test(source)
+    return isUrl || !fileSystem() ? describeUrl(absoluteUrl(source)) : describePath(source)
+  }
+  if (source instanceof URL) return describeUrl(source.href)
+  if (source instanceof ArrayBuffer) return { kind: 'bytes', bytes: new Uint8Array(source) }
+  if (source instanceof Uint8Array) return { kind: 'bytes', bytes: source }
+  if (source instanceof Blob) return { kind: 'blob', blob: source }
+  throw new BmError(
+    'argument',
+    'the model source must be a URL, a path, an ArrayBuffer, a Uint8Array or a Blob',
+  )
+}
+
+/** @param {string} path @returns {SourceDescriptor} */
+function describePath(path) {
+  return { kind: 'path', path: resolvePath(path) }
+}
+
+/** @param {string} href @returns {SourceDescriptor} */
+function describeUrl(href) {
+  const url = new URL(href)
+  if (url.protocol === 'file:' && fileSystem()) return { kind: 'path', path: pathOfUrl(url) }
+  if (/^(https?|blob|data):$/.test(url.protocol)) return { kind: 'url', url: href }
+  throw new BmError('argument', `${href}: cannot read ${url.protocol} URLs, want http: or https:`)
+}
+
+/**
+ * Makes a description fit to cross to a worker. Bytes stay here and are served on request.
+ *
+ * @param {SourceDescriptor} descriptor
+ * @returns {{ descriptor: SourceDescriptor, transfer: Transferable[], close: () => void }}
+ */
+export function shareSource(descriptor) {
+  if (descriptor.kind !== 'bytes') return { descriptor, transfer: [], close: () => {} }
+  const { bytes } = descriptor
+  const { port1, port2 } = new MessageChannel()
+  port1.onmessage = ({ data: { start, end } }) => {
+    const piece = bytes.slice(start, end)
+    port1.postMessage(piece, [piece.buffer])
+  }
+  return {
+    descriptor: { kind: 'port', port: port2, sizeBytes: bytes.length },
+    transfer: [port2],
+    close: () => port1.close(),
+  }
+}
+
+/** @param {SourceDescriptor} descriptor @returns {Source} */
+export function openSource(descriptor) {
+  switch (descriptor.kind) {
+    case 'url':
+      return {
+        name: shortUrl(descriptor.url),
+        shortCode: 'network',
+        read: (signal) => readUrl(descriptor.url, signal),
+      }
+    case 'path':
+      return { name: descriptor.path, shortCode: 'format', read: () => readPath(descriptor.path) }
+    case 'blob':
+      return { name: 'the Blob', shortCode: 'format', read: () => readBlob(descriptor.blob) }
+    case 'bytes':
+      return { name: 'the bytes', shortCode: 'format', read: () => readBytes(descriptor.bytes) }
+    case 'port':
+      return {
+        name: 'the bytes',
+        shortCode: 'format',
+        read: () => readPort(descriptor.port, descriptor.sizeBytes),
+      }
+  }
+}
+
+/** @param {string} url @returns {string} a data: URL can be megabytes long */
+function shortUrl(url) {
+  return url.length > 500 ? `${url.slice(0, 500)}...` : url
+}
+
+/**
+ * @param {string} url
+ * @param {AbortSignal} [signal]
+ * @returns {AsyncGenerator<Uint8Array, void, void>}
+ */
+async function* readUrl(url, signal) {
+  const name = shortUrl(url)
+  const response = await request(url, signal)
+  if (!response.ok || !response.body) {
+    await response.body?.cancel()
+    throw new BmError(
+      'network',
+      `GET ${name}: HTTP status ${response.status} ${response.statusText}`.trimEnd(),
+    )
+  }
+  const reader = response.body.getReader()
+  try {
+    for (;;) {
+      const { done, value } = await reader.read()
+      if (done) return
+      yield value
+    }
+  } catch (cause) {
+    signal?.throwIfAborted()
+    throw new BmError('network', `GET ${name}: the connection broke (${reasonOf(cause)})`, {
+      cause,
+    })
+  } finally {
+    // Also after an error or an early return: the socket is closed, not left to the collector.
+    await reader.cancel().catch(() => {})
+  }
+}
+
+/**
+ * @param {string} url
+ * @param {AbortSignal} [signal]
+ */
+async function request(url, signal) {
+  try {
+    return await fetch(url, signal ? { signal } : {})
+  } catch (cause) {
+    signal?.throwIfAborted()
+    const hint = globalThis.location
+      ? ' (offline, or the server does not allow this page: CORS)'
+      : ''
+    throw new BmError('network', `GET ${shortUrl(url)}: ${reasonOf(cause)}${hint}`, { cause })
+  }
+}
+
+/** @param {unknown} error @returns {string} Node hides the reason of a failed fetch in the cause */
+function reasonOf(error) {
+  const { message, cause } = /** @type {{ message?: unknown, cause?: unknown }} */ (Object(error))
+  const inner = cause ? reasonOf(cause) : ''
+  return inner ? `${message}: ${inner}` : String(message ?? error)
+}
+
+/** @param {string} path @returns {AsyncGenerator<Uint8Array, void, void>} */
+async function* readPath(path) {
+  const files = fileSystem()
+  if (!files) throw new BmError('unsupported', `${path}: paths can be read in Node only`)
+  const file = await files.open(path).catch((cause) => {
+    throw new BmError('io', `${path}: ${fileReason(cause)}`, { cause })
+  })
+  try {
+    const buffer = new Uint8Array(READ_BYTES)
+    for (;;) {
+      const { bytesRead } = await file.read(buffer, 0, buffer.length).catch((cause) => {
+        throw new BmError('io', `${path}: ${fileReason(cause)}`, { cause })
+      })
+      if (bytesRead === 0) return
+      yield buffer.subarray(0, bytesRead)
+    }
+  } finally {
+    await file.close()
+  }
+}
+
+/** @param {unknown} error @returns {string} */
+function fileReason(error) {
+  const { code, message } = /** @type {{ code?: unknown, message?: unknown }} */ (Object(error))
+  if (code === 'ENOENT') return 'no such file'
+  if (code === 'EISDIR') return 'is a directory, want a model file'
+  if (code === 'EACCES') return 'no permission to read it'
+  return String(message ?? error)
+}
+
+/** @param {Blob} blob @returns {AsyncGenerator<Uint8Array, void, void>} */
+async function* readBlob(blob) {
+  for (let start = 0; start < blob.size; start += READ_BYTES) {
+    const slice = blob.slice(start, start + READ_BYTES)
+    const buffer = await slice.arrayBuffer().catch((cause) => {
+      throw new BmError('io', `the Blob cannot be read: ${reasonOf(cause)}`, { cause })
+    })
+    yield new Uint8Array(buffer)
+  }
+}
+
+/** @param {Uint8Array} bytes @returns {AsyncGenerator<Uint8Array, void, void>} */
+async function* readBytes(bytes) {
+  for (let start = 0; start < bytes.length; start += READ_BYTES) {
+    yield bytes.subarray(start, start + READ_BYTES)
+  }
+}
+
+/**
+ * @param {MessagePort} port
+ * @param {number} sizeBytes
+ * @returns {AsyncGenerator<Uint8Array, void, void>}
+ */
+async function* readPort(port, sizeBytes) {
+  try {
+    for (let start = 0; start < sizeBytes; start += READ_BYTES) {
+      const end = Math.min(start + READ_BYTES, sizeBytes)
+      yield await new Promise((resolve) => {
+        port.onmessage = ({ data }) => resolve(data)
+        port.postMessage({ start, end })
+      })
+    }
+  } finally {
+    port.close()
+  }
+}

@@ -1,0 +1,56 @@
+/**
+ * What crosses between the calling thread and the engine's thread.
+ *
+ * Owns the shape of the messages and how an error is packed for the way. Knows neither end.
+ * The idea: every request has an id and gets exactly one answer with that id. A stream is a request that opens, then one
+ * request a piece: the consumer's pace is the engine's pace, and nothing queues up on the way.
+ */
+
+import { BmError } from './errors.js'
+
+/**
+ * To the engine. `load` opens the engine, `call` runs a method, `next` pulls one piece of a stream (the first `next` opens it), `return` ends
+ * a stream early, `abort` (no answer) aborts the request or stream of that id.
+ *
+ * @typedef {{ kind: 'load', id: number, source: import('./source.js').SourceDescriptor, options: EngineOptions }
+ *   | { kind: 'call', id: number, method: 'tokenize' | 'detokenize', args: unknown[] }
+ *   | { kind: 'next', id: number, stream: number, open?: { method: StreamMethod, args: unknown[] } }
+ *   | { kind: 'return', id: number, stream: number }
+ *   | { kind: 'abort', id: number }} Request
+ */
+
+/** @typedef {'generate' | 'generateIds' | 'evaluate'} StreamMethod */
+/** @typedef {import('./engine.js').EngineOptions} EngineOptions */
+
+/**
+ * From the engine. `stats` comes with the end of a stream, however it ended. `progress` is no answer.
+ *
+ * @typedef {{ id: number, value?: unknown, done?: boolean, error?: PackedError, aborted?: boolean,
+ *   stats?: import('./generate.js').Stats | null, progress?: import('./settings.js').Progress }} Answer
+ */
+
+/** @typedef {{ code: import('./errors.js').BmErrorCode, message: string, stack?: string, cause?: string }} PackedError */
+
+/** @param {unknown} error @returns {PackedError} an error that is not ours is a mistake of ours: `internal` */
+export function packError(error) {
+  const own = asBmError(error)
+  /** @type {PackedError} */
+  const packed = { code: own.code, message: own.message }
+  if (own.stack) packed.stack = own.stack
+  if (own.cause !== undefined) packed.cause = String(own.cause)
+  return packed
+}
+
+/** @param {PackedError} packed @returns {BmError} with the stack of the thread it was thrown in */
+export function unpackError({ code, message, stack, cause }) {
+  const error = new BmError(code, message, cause === undefined ? {} : { cause })
+  if (stack) error.stack = stack
+  return error
+}
+
+/** @param {unknown} error @returns {BmError} */
+export function asBmError(error) {
+  if (error instanceof BmError) return error
+  const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error)
+  return new BmError('internal', `unexpected: ${text}`, { cause: error })
+}
