@@ -1,0 +1,123 @@
+#!/usr/bin/env node
+/**
+ * The `bimamba` command: finds the subcommand, and turns signals and errors into exit codes.
+ *
+ * Owns the list of subcommands, Ctrl-C (once: end cleanly; twice: exit 130), a reader that goes away (end quietly), and what an
+ * error looks like: one line. Exit code 0: done; 1: failed; 2: the command line is wrong; 130: interrupted.
+ */
+
+import { realpathSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { BmError, VERSION } from '../index.js'
+import { suggest } from '../settings.js'
+import { UsageError } from './options.js'
+import { withoutControls, write } from './output.js'
+
+/** @typedef {import('./output.js').Io} Io */
+/** @typedef {{ run: (args: string[], io: Io) => Promise<number> }} Command */
+
+/** @type {Record<string, { about: string, load: () => Promise<Command> }>} */
+const COMMANDS = {
+  generate: { about: 'continue a prompt', load: () => import('./generate.js') },
+  score: { about: 'log-probabilities and logits of token ids', load: () => import('./score.js') },
+  convert: { about: 'pack a checkpoint', load: () => import('./convert.js') },
+  inspect: { about: 'show what a packed model holds', load: () => import('./inspect.js') },
+}
+
+const HELP = `Usage: bimamba COMMAND [options]
+
+Runs 1-bit Mamba-2 (Bi-Mamba) language models.
+
+Commands:
+${Object.entries(COMMANDS)
+  .map(([name, { about }]) => `  ${name.padEnd(10)}${about}`)
+  .join('\n')}
+
+bimamba COMMAND --help shows a command's options.
+bimamba --version shows the version.
+`
+
+/**
+ * @param {string[]} args
+ * @param {Io} io
+ * @returns {Promise<number>} exit code
+ */
+export async function main(args, io) {
+  try {
+    return await dispatch(args, io)
+  } catch (error) {
+    if (io.signal.aborted && error === io.signal.reason)
+      return error instanceof ReaderGone ? 0 : 130
+    await write(io.stderr, `bimamba: ${describe(error)}\n`)
+    return isUsage(error) ? 2 : 1
+  }
+}
+
+/**
+ * @param {string[]} args
+ * @param {Io} io
+ * @returns {Promise<number>}
+ */
+async function dispatch([name = '--help', ...args], io) {
+  if (name === '--help' || name === '-h' || name === 'help') {
+    await write(io.stdout, HELP)
+    return 0
+  }
+  if (name === '--version') {
+    await write(io.stdout, `${VERSION}\n`)
+    return 0
+  }
+  const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
+  if (!command) {
+    const meant = suggest(name, Object.keys(COMMANDS))
+    const what = name.startsWith('-') ? 'option' : 'command'
+    throw new UsageError(
+      `unknown ${what} ${name}${meant ? `, did you mean ${meant}?` : ''}; see bimamba --help`,
+    )
+  }
+  return (await command.load()).run(args, io)
+}
+
+/** @param {unknown} error a wrong command line, however a command says it */
+function isUsage(error) {
+  return error instanceof UsageError || (error instanceof BmError && error.code === 'argument')
+}
+
+/** @param {unknown} error @returns {string} one line; file names and servers may hold control characters too */
+function describe(error) {
+  const text = error instanceof Error ? error.message : String(error)
+  const kind = error instanceof BmError || error instanceof UsageError ? '' : 'unexpected error: '
+  return withoutControls(kind + text).replace(/\s*\n\s*/g, ' ')
+}
+
+/** Nobody reads stdout any more (`bimamba ... | head`). */
+class ReaderGone extends Error {}
+
+/** @returns {Promise<void>} */
+async function runProcess() {
+  const controller = new AbortController()
+  process.on('SIGINT', () => {
+    if (controller.signal.aborted) process.exit(130)
+    controller.abort()
+  })
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on('error', (error) => {
+      if (/** @type {NodeJS.ErrnoException} */ (error).code !== 'EPIPE') throw error
+      controller.abort(new ReaderGone())
+    })
+  }
+  const { stdin, stdout, stderr } = process
+  const code = await main(process.argv.slice(2), {
+    stdin,
+    stdout,
+    stderr,
+    signal: controller.signal,
+  })
+  process.exitCode = code
+  // An unfinished read of a terminal or pipe would keep the process alive.
+  stdin.destroy()
+}
+
+if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
+  await runProcess()
+}

@@ -1,0 +1,190 @@
+/**
+ * The command line's options: reading them, and writing the help from the same table.
+ *
+ * Owns the syntax (`--name value`, `--name=value`, `--`), the default model's place, and how a number is written. Ranges are
+ * not here: generation options are checked by js/settings.js, as the API's are.
+ * The idea: a command declares its options once; the parser, the error for an unknown one and the help all read that table.
+ */
+
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import {
+  CHOICES,
+  checkChoice,
+  checkNumber,
+  checkStop,
+  NUMBER_SETTINGS,
+  suggest,
+} from '../settings.js'
+
+/** The model of `--model` when none is given: the one that comes with the package. */
+export const DEFAULT_MODEL = fileURLToPath(
+  new URL('../../models/llama-stories/llama-stories.safetensors', import.meta.url),
+)
+
+/** A command line that cannot be understood: exit code 2. */
+export class UsageError extends Error {}
+
+/**
+ * @typedef {object} OptionRule
+ * @property {string} help
+ * @property {string} [value]      the value's name in the help; absent: a flag
+ * @property {boolean} [multiple]  may be given more than once
+ */
+
+/** @typedef {Record<string, OptionRule>} OptionTable by name, without the dashes */
+
+/** @typedef {{ flags: Set<string>, values: Map<string, string[]>, positionals: string[] }} ParsedOptions */
+
+/** @type {OptionTable} options that every command has */
+export const COMMON_OPTIONS = { help: { help: 'show this help' } }
+
+/** @type {OptionTable} */
+export const MODEL_OPTIONS = {
+  model: { value: 'FILE|URL', help: 'packed model (default: the one in the package)' },
+  precision: {
+    value: [...CHOICES.precision].reverse().join('|'),
+    help: `of the computation (default ${CHOICES.precision[0]})`,
+  },
+}
+
+/**
+ * @param {readonly string[]} args
+ * @param {OptionTable} table
+ * @returns {ParsedOptions}
+ * @throws {UsageError}
+ */
+export function parseOptions(args, table) {
+  const options = Object.fromEntries(
+    Object.entries(table).map(([name, { value }]) => [
+      name,
+      { type: /** @type {'string' | 'boolean'} */ (value ? 'string' : 'boolean') },
+    ]),
+  )
+  const { tokens } = parseArgs({ args: [...args], options, strict: false, tokens: true })
+  /** @type {ParsedOptions} */
+  const parsed = { flags: new Set(), values: new Map(), positionals: [] }
+  for (const token of tokens) {
+    if (token.kind === 'positional') parsed.positionals.push(token.value)
+    if (token.kind === 'option') takeOption(parsed, table, token)
+  }
+  return parsed
+}
+
+/**
+ * @param {ParsedOptions} parsed
+ * @param {OptionTable} table
+ * @param {{ name: string, rawName: string, value?: string | undefined, inlineValue?: boolean | undefined }} token
+ */
+function takeOption({ flags, values }, table, { name, rawName, value }) {
+  const rule = Object.hasOwn(table, name) && rawName.startsWith('--') ? table[name] : undefined
+  if (!rule) {
+    const meant = suggest(name, Object.keys(table))
+    throw new UsageError(`unknown option ${rawName}${meant ? `, did you mean --${meant}?` : ''}`)
+  }
+  if (!rule.value) {
+    if (value !== undefined) throw new UsageError(`${rawName} takes no value`)
+    flags.add(name)
+    return
+  }
+  if (value === undefined) throw new UsageError(`${rawName} needs a value: ${rule.value}`)
+  const before = values.get(name) ?? []
+  if (before.length > 0 && !rule.multiple) throw new UsageError(`${rawName} is given twice`)
+  values.set(name, [...before, value])
+}
+
+/**
+ * @param {string} text
+ * @param {string} label
+ * @returns {number}
+ */
+export function readNumber(text, label) {
+  const number = /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(text) ? Number(text) : Number.NaN
+  if (Number.isNaN(number)) throw new UsageError(`${label} is '${text}', want a number`)
+  return number
+}
+
+/**
+ * @param {string} text ids separated by commas
+ * @param {string} label
+ * @returns {number[]}
+ */
+export function readIds(text, label) {
+  return text.split(',').map((part) => {
+    if (/^\s*\d{1,9}\s*$/.test(part)) return Number(part)
+    throw new UsageError(`${label}: '${part.trim()}' is no token id, want ids separated by commas`)
+  })
+}
+
+/** Generation options as the command line spells them, in the order of the help. */
+const SETTING_HELP = /** @type {const} */ ({
+  maxTokens: 'most tokens to generate',
+  temperature: '0 takes the likeliest token',
+  topK: 'sample from the N likeliest tokens, 0: all',
+  topP: 'sample from the likeliest tokens up to this probability',
+  minP: "drop tokens below this fraction of the likeliest one's probability",
+  repetitionPenalty: 'above 1: recent tokens become less likely',
+  seed: 'same seed, same text (default: drawn, and printed)',
+})
+
+/** @param {string} name @returns {string} topK to top-k */
+const kebab = (name) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
+
+/** @returns {OptionTable} */
+export function settingOptions() {
+  /** @type {OptionTable} */
+  const table = {}
+  for (const [name, help] of Object.entries(SETTING_HELP)) {
+    /** @type {import('../settings.js').NumberRule} */
+    const rule = NUMBER_SETTINGS[/** @type {keyof typeof SETTING_HELP} */ (name)]
+    const preset = rule.default === undefined ? '' : ` (default ${rule.default})`
+    table[kebab(name)] = { value: 'N', help: help + preset }
+  }
+  table.stop = { value: 'TEXT', multiple: true, help: 'end before this text (may be repeated)' }
+  return table
+}
+
+/**
+ * @param {ParsedOptions} parsed
+ * @returns {import('../settings.js').GenerateOptions}
+ * @throws {BmError} `argument` for a value out of range, named as on the command line
+ */
+export function readSettings({ values }) {
+  /** @type {import('../settings.js').GenerateOptions} */
+  const settings = {}
+  for (const name of /** @type {(keyof typeof SETTING_HELP)[]} */ (Object.keys(SETTING_HELP))) {
+    const text = values.get(kebab(name))?.[0]
+    const label = `--${kebab(name)}`
+    if (text !== undefined) settings[name] = checkNumber(name, readNumber(text, label), label)
+  }
+  const stop = values.get('stop')
+  if (stop) settings.stop = checkStop(stop, '--stop')
+  return settings
+}
+
+/**
+ * @param {ParsedOptions} parsed
+ * @returns {{ source: string, precision: 'fast' | 'high' | 'exact' }}
+ */
+export function readModelOptions({ values }) {
+  const precision = values.get('precision')?.[0] ?? CHOICES.precision[0]
+  checkChoice('precision', precision, '--precision')
+  const source = values.get('model')?.[0] ?? DEFAULT_MODEL
+  if (source === '') throw new UsageError('--model is empty, want a file or a URL')
+  return { source, precision: /** @type {'fast' | 'high' | 'exact'} */ (precision) }
+}
+
+/**
+ * @param {string} usage first lines of the help
+ * @param {OptionTable} table
+ * @returns {string}
+ */
+export function helpText(usage, table) {
+  const rows = Object.entries(table).map(([name, { value, help }]) => [
+    `  --${name}${value ? ` ${value}` : ''}`,
+    help,
+  ])
+  const width = Math.max(...rows.map(([left]) => String(left).length)) + 2
+  const lines = rows.map(([left, right]) => `${String(left).padEnd(width)}${right}`)
+  return `${usage.trim()}\n\nOptions:\n${lines.join('\n')}\n`
+}
