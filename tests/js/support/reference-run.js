@@ -11,7 +11,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 
-const SCRIPT = fileURLToPath(new URL('../../golden/reference.py', import.meta.url))
+export const REFERENCE_SCRIPT = fileURLToPath(new URL('../../golden/reference.py', import.meta.url))
 /** Debian's interpreter first: python3-numpy is installed for it, and another python3 may come first in PATH. */
 const INTERPRETERS = ['/usr/bin/python3', 'python3']
 
@@ -59,7 +59,7 @@ export async function runReference(python, dir, jobs) {
   }))
   const batch = join(dir, 'reference-jobs.json')
   await writeFile(batch, JSON.stringify(written))
-  const { stdout } = await promisify(execFile)(python, ['-B', SCRIPT, '--batch', batch], {
+  const { stdout } = await promisify(execFile)(python, ['-B', REFERENCE_SCRIPT, '--batch', batch], {
     // On a shared machine a second BLAS thread costs more than it brings.
     env: { ...process.env, OPENBLAS_NUM_THREADS: '1' },
     maxBuffer: 1 << 24,

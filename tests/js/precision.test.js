@@ -1,0 +1,156 @@
+/**
+ * What `fast` and `high` lose against `exact` on the same file, as a mean KL divergence in nats.
+ *
+ * Owns the texts and models it is measured on: random models of 8 layers, a worst case in which nothing is
+ * contractive, and the trained model that is shipped, on text it wrote itself at temperature 1. That the
+ * integer products are right one by one is tested in C; here only their cost in quality is measured.
+ */
+
+import assert from 'node:assert/strict'
+import { existsSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { Core } from '../../js/core.js'
+import { divergence } from './support/divergence.js'
+import { logitsOfParts, openPacked, pack } from './support/packed-engine.js'
+import { randomTokens, writeCase } from './support/reference-cases.js'
+import { TOLERANCES } from './support/tolerances.js'
+
+/** @typedef {import('../../js/core.js').CoreModel} CoreModel */
+
+/** BIMAMBA_MODEL measures another packed model. */
+const TRAINED =
+  process.env.BIMAMBA_MODEL ??
+  fileURLToPath(new URL('../../models/llama-stories/llama-stories.safetensors', import.meta.url))
+
+const RANDOM = [
+  { d_state: 128, headdim: 64, ngroups: 1 },
+  { d_state: 64, headdim: 32, ngroups: 2, tie_embeddings: false },
+].map((sizes, i) => ({
+  name: `8 layers of 256, state ${sizes.d_state}`,
+  seed: 301 + i,
+  config: { n_layer: 8, d_model: 256, vocab_size: 500, ...sizes },
+}))
+const RANDOM_TOKENS = 160
+const TEXTS = 4
+const TEXT_TOKENS = 256
+
+/** @type {string} */
+let dir
+/** @type {Core} */
+let core
+before(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'bimamba-precision-'))
+  core = await Core.create()
+})
+after(() => rm(dir, { recursive: true }))
+
+/**
+ * @param {CoreModel} model
+ * @param {'exact' | 'high' | 'fast'} precision
+ * @param {number[][]} texts token ids
+ * @param {'f32' | 'f16'} [state]
+ */
+function logitsOfTexts(model, precision, texts, state = 'f32') {
+  const session = model.createSession({ precision, state, maxChunk: 256 })
+  const rows = texts.flatMap((text) => logitsOfParts(session, text, [text.length]))
+  session.close()
+  return rows
+}
+
+/**
+ * @param {Float32Array[]} truth
+ * @param {Float32Array[]} found
+ */
+function meanDivergence(truth, found) {
+  const sum = truth.reduce(
+    (a, p, i) => a + divergence(p, /** @type {Float32Array} */ (found[i])),
+    0,
+  )
+  return sum / truth.length
+}
+
+/**
+ * Mean divergences of the reduced precisions from `exact`; said in the test's output.
+ *
+ * @param {import('node:test').TestContext} t
+ * @param {CoreModel} model
+ * @param {number[][]} texts
+ */
+function measure(t, model, texts) {
+  const truth = logitsOfTexts(model, 'exact', texts)
+  const loss = {
+    high: meanDivergence(truth, logitsOfTexts(model, 'high', texts)),
+    fast: meanDivergence(truth, logitsOfTexts(model, 'fast', texts)),
+    halfState: meanDivergence(truth, logitsOfTexts(model, 'exact', texts, 'f16')),
+  }
+  const numbers = Object.entries(loss).map(([name, kl]) => `${name} ${kl.toExponential(2)}`)
+  t.diagnostic(`mean KL against exact over ${truth.length} tokens: ${numbers.join(', ')}`)
+  assert.ok(loss.high > 0 && loss.fast > 0, 'a reduced precision gave the very bits of exact')
+  assert.ok(loss.high < loss.fast, `high ${loss.high} should lose less than fast ${loss.fast}`)
+  return loss
+}
+
+/**
+ * Texts that the model writes in `exact` at temperature 1 from its BOS token (or from token 1).
+ *
+ * @param {CoreModel} model
+ * @param {number | null} bos
+ * @param {number[]} eos
+ */
+function writtenTexts(model, bos, eos) {
+  const session = model.createSession({ precision: 'exact', state: 'f32', maxChunk: 1 })
+  const texts = Array.from({ length: TEXTS }, (_, seed) => {
+    const sampler = session.createSampler({
+      temperature: 1,
+      topK: 0,
+      topP: 1,
+      minP: 0,
+      repetitionPenalty: 1,
+      repetitionWindow: 0,
+      seed,
+    })
+    session.reset()
+    const text = [bos ?? 1]
+    session.append(text)
+    while (text.length < TEXT_TOKENS) {
+      const id = sampler.sample()
+      if (eos.includes(id)) break
+      sampler.accept(id)
+      text.push(id)
+      session.append([id])
+    }
+    return text
+  })
+  session.close()
+  return texts
+}
+
+describe('random models', () => {
+  for (const chosen of RANDOM) {
+    test(chosen.name, async (t) => {
+      const folder = join(dir, String(chosen.seed))
+      await writeCase(folder, chosen)
+      const { model } = await openPacked(core, await pack(core, folder, { embedding: 'int8' }))
+      const text = randomTokens(chosen.seed, RANDOM_TOKENS, chosen.config.vocab_size)
+      const loss = measure(t, model, [text])
+      model.close()
+      assert.ok(loss.high <= TOLERANCES.highOnRandom.limit, `high: ${loss.high}`)
+    })
+  }
+})
+
+const skip = existsSync(TRAINED) ? false : `no model at ${TRAINED}`
+if (skip) console.log(`skipped: precision on the trained model (${skip})`)
+
+test('the trained model', { skip }, async (t) => {
+  const { model, header } = await openPacked(core, TRAINED)
+  const texts = writtenTexts(model, header.bosId, header.eosIds)
+  const loss = measure(t, model, texts)
+  model.close()
+  assert.ok(loss.high <= TOLERANCES.highOnTrained.limit, `high: ${loss.high}`)
+  assert.ok(loss.fast <= TOLERANCES.fastOnTrained.limit, `fast: ${loss.fast}`)
+})
