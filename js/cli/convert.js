@@ -1,0 +1,118 @@
+/**
+ * `bimamba convert`: a checkpoint folder to one packed file.
+ *
+ * Owns the options, the progress bar and the closing summary. The work is done by js/convert.
+ */
+
+import { convertCheckpoint } from '../convert/index.js'
+import { Core } from '../core.js'
+import { COMMON_OPTIONS, helpText, parseOptions, UsageError } from './options.js'
+import { withoutControls, write } from './output.js'
+import { createProgress, formatBytes } from './progress.js'
+
+/** @typedef {import('./output.js').Io} Io */
+/** @typedef {import('./options.js').ParsedOptions} ParsedOptions */
+
+const USAGE = `
+Usage: bimamba convert [options] CHECKPOINT_DIR OUT.safetensors
+
+Packs a Bi-Mamba checkpoint (config.json with *.safetensors or pytorch_model*.bin) into one file.`
+
+const EMBEDDINGS = /** @type {const} */ (['int8', 'f16', 'f32'])
+const ZEROS = /** @type {const} */ (['refuse', 'plus'])
+
+const TABLE = {
+  embedding: {
+    value: EMBEDDINGS.join('|'),
+    help: 'how embedding and head are stored (default int8, with a scale for each row)',
+  },
+  zeros: {
+    value: ZEROS.join('|'),
+    help: 'latent weights that are exactly 0: refuse more than a few (default), or all become +1',
+  },
+  tokenizer: {
+    value: 'FILE',
+    help: 'tokenizer.json or SentencePiece model (default: the one in the folder)',
+  },
+  source: {
+    value: 'TEXT',
+    help: "where the weights come from, kept in the file (default: the folder's name)",
+  },
+  licence: { value: 'TEXT', help: 'licence of the weights, kept in the file (default unknown)' },
+  ...COMMON_OPTIONS,
+}
+
+/**
+ * @param {string[]} args
+ * @param {Io} io
+ * @returns {Promise<number>} exit code
+ */
+export async function run(args, io) {
+  const parsed = parseOptions(args, TABLE)
+  if (parsed.flags.has('help')) {
+    await write(io.stdout, helpText(USAGE, TABLE))
+    return 0
+  }
+  const [folder, out, extra] = parsed.positionals
+  if (!folder || !out) throw new UsageError('convert needs CHECKPOINT_DIR and OUT.safetensors')
+  if (extra !== undefined) throw new UsageError(`unexpected argument '${extra}'`)
+  const options = readOptions(parsed)
+  const progress = createProgress(io.stderr)
+  try {
+    const summary = await convertCheckpoint(await Core.create(), folder, out, {
+      ...options,
+      onProgress: progress.update,
+      signal: io.signal,
+    })
+    progress.clear()
+    for (const warning of summary.warnings) await write(io.stderr, `bimamba: warning: ${warning}\n`)
+    await write(io.stdout, withoutControls(describe(summary, out)))
+    return 0
+  } finally {
+    progress.clear()
+  }
+}
+
+/** @param {ParsedOptions} parsed */
+function readOptions({ values }) {
+  const text = (/** @type {string} */ name) => values.get(name)?.[0]
+  const tokenizer = text('tokenizer')
+  const source = text('source')
+  const licence = text('licence')
+  return {
+    embedding: oneOf('embedding', text('embedding') ?? EMBEDDINGS[0], EMBEDDINGS),
+    zeros: oneOf('zeros', text('zeros') ?? ZEROS[0], ZEROS),
+    ...(tokenizer === undefined ? {} : { tokenizer }),
+    ...(source === undefined ? {} : { source }),
+    ...(licence === undefined ? {} : { licence }),
+  }
+}
+
+/**
+ * @template {string} T
+ * @param {string} name
+ * @param {string} value
+ * @param {readonly T[]} choices
+ * @returns {T}
+ */
+function oneOf(name, value, choices) {
+  const found = choices.find((choice) => choice === value)
+  if (found === undefined) {
+    throw new UsageError(`--${name} is '${value}', want ${choices.join(', ')}`)
+  }
+  return found
+}
+
+/** @param {import('../convert/index.js').PackSummary} summary @param {string} out */
+function describe({ config, fileBytes, tensors, files, tokenizer, zeros, dense }, out) {
+  const zeroCount = zeros.reduce((sum, tensor) => sum + tensor.zeros, 0)
+  const first = zeros.slice(0, 3).map((tensor) => `${tensor.name} ${tensor.zeros}`)
+  return [
+    `${out}: ${formatBytes(fileBytes)}, ${tensors} tensors`,
+    `  model      ${config.n_layer} layers, d_model ${config.d_model}, vocabulary ${config.vocab_size}, embedding ${config.embedding_dtype}, ${config.tie_embeddings ? 'tied' : 'own'} head`,
+    `  weights    ${files.join(', ')}${dense ? ' (dense export: signs and scales recovered)' : ''}`,
+    `  tokenizer  ${tokenizer ?? 'none'}`,
+    `  zeros      ${zeroCount ? `${zeroCount} exact zeros became +1 in ${zeros.length} tensors (${first.join(', ')}${zeros.length > 3 ? ', ...' : ''})` : 'none'}`,
+    '',
+  ].join('\n')
+}

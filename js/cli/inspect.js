@@ -1,0 +1,170 @@
+/**
+ * `bimamba inspect`: what a packed file says about itself, and whether its bytes are those it names.
+ *
+ * Owns the listing and the check of chunk hashes. The header is read by js/format.js.
+ */
+
+import { createHash } from 'node:crypto'
+import { open } from 'node:fs/promises'
+import { Core } from '../core.js'
+import { BmError } from '../errors.js'
+import { parseHeader, readHeaderLength } from '../format.js'
+import { COMMON_OPTIONS, helpText, parseOptions, UsageError } from './options.js'
+import { withoutControls, write } from './output.js'
+import { createProgress, formatBytes } from './progress.js'
+
+/** @typedef {import('./output.js').Io} Io */
+/** @typedef {import('../format.js').PackedHeader} PackedHeader */
+/** @typedef {import('node:fs/promises').FileHandle} FileHandle */
+
+const USAGE = `
+Usage: bimamba inspect [options] FILE
+
+Shows the config, tensors, sizes and hashes of a packed model.`
+
+const TABLE = {
+  verify: { help: 'read the whole file and compare every chunk with its SHA-256' },
+  json: { help: 'one JSON object instead of text' },
+  ...COMMON_OPTIONS,
+}
+
+/**
+ * @param {string[]} args
+ * @param {Io} io
+ * @returns {Promise<number>} exit code
+ */
+export async function run(args, io) {
+  const { flags, positionals } = parseOptions(args, TABLE)
+  if (flags.has('help')) {
+    await write(io.stdout, helpText(USAGE, TABLE))
+    return 0
+  }
+  const [path, extra] = positionals
+  if (!path) throw new UsageError('inspect needs a FILE')
+  if (extra !== undefined) throw new UsageError(`unexpected argument '${extra}'`)
+  const file = await openFile(path)
+  const progress = createProgress(io.stderr)
+  try {
+    const header = await readHeader(file, path)
+    const bad = flags.has('verify')
+      ? await badChunks(file, header, progress.update, io.signal)
+      : null
+    progress.clear()
+    const text = flags.has('json') ? asJson(header, bad) : asText(path, header, bad)
+    await write(io.stdout, withoutControls(text), io.signal)
+    if (bad?.length) throw damaged(path, header, bad)
+    return 0
+  } finally {
+    progress.clear()
+    await file.close()
+  }
+}
+
+/** @param {unknown} error */
+function messageOf(error) {
+  return error instanceof Error ? error.message : String(error)
+}
+
+/** @param {string} path */
+async function openFile(path) {
+  try {
+    return await open(path, 'r')
+  } catch (cause) {
+    throw new BmError('io', `${path}: ${messageOf(cause)}`, { cause })
+  }
+}
+
+/** @param {FileHandle} file @param {number} position @param {number} length @returns {Promise<Uint8Array>} fewer at the end */
+async function readAt(file, position, length) {
+  const bytes = new Uint8Array(length)
+  let done = 0
+  for (;;) {
+    const { bytesRead } = await file.read(bytes, done, length - done, position + done)
+    done += bytesRead
+    if (bytesRead === 0 || done === length) return bytes.subarray(0, done)
+  }
+}
+
+/** @param {FileHandle} file @param {string} path @returns {Promise<PackedHeader>} */
+async function readHeader(file, path) {
+  try {
+    const { size } = await file.stat()
+    const length = readHeaderLength(await readAt(file, 0, 512))
+    const header = await parseHeader(await readAt(file, 0, 8 + length), await Core.create())
+    if (header.fileBytes !== size) {
+      const what = size < header.fileBytes ? 'truncated' : 'followed by other bytes'
+      throw new BmError('format', `${size} bytes, want ${header.fileBytes}: the file is ${what}`)
+    }
+    return header
+  } catch (cause) {
+    if (!(cause instanceof BmError))
+      throw new BmError('io', `${path}: ${messageOf(cause)}`, { cause })
+    throw new BmError(cause.code, `${path}: ${cause.message}`, { cause })
+  }
+}
+
+/**
+ * @param {FileHandle} file
+ * @param {PackedHeader} header
+ * @param {(done: number, total: number) => void} update
+ * @param {AbortSignal} signal
+ * @returns {Promise<number[]>} indices of the chunks whose bytes are not those hashed
+ */
+async function badChunks(file, { dataOffset, dataBytes, chunkBytes, chunkSha256 }, update, signal) {
+  const bad = []
+  for (let start = 0, k = 0; start < dataBytes; start += chunkBytes, k++) {
+    signal.throwIfAborted()
+    const length = Math.min(chunkBytes, dataBytes - start)
+    const digest = createHash('sha256')
+      .update(await readAt(file, dataOffset + start, length))
+      .digest()
+    if (!digest.equals(chunkSha256.subarray(32 * k, 32 * k + 32))) bad.push(k)
+    update(start + length, dataBytes)
+  }
+  return bad
+}
+
+/** @param {string} path @param {PackedHeader} header @param {number[]} bad */
+function damaged(path, { chunkBytes, dataOffset, chunkSha256 }, bad) {
+  const first = Number(bad[0])
+  const where = `chunk ${first} (from byte ${dataOffset + first * chunkBytes})`
+  return new BmError(
+    'integrity',
+    `${path}: ${bad.length} of ${chunkSha256.length / 32} chunks are damaged, the first is ${where}`,
+  )
+}
+
+/** @param {PackedHeader} header @param {number[] | null} bad */
+function asJson(header, bad) {
+  const { chunkSha256, ...rest } = header
+  const hex = Buffer.from(chunkSha256).toString('hex')
+  const chunks = hex.match(/.{64}/g) ?? []
+  const verified = bad === null ? null : bad.length === 0
+  return `${JSON.stringify({ ...rest, chunkSha256: chunks, verified, badChunks: bad ?? [] }, null, 2)}\n`
+}
+
+/** @param {string} path @param {PackedHeader} header @param {number[] | null} bad */
+function asText(path, header, bad) {
+  const chunks = header.chunkSha256.length / 32
+  const checked =
+    bad === null ? 'not verified' : bad.length ? `${bad.length} damaged` : 'all verified'
+  const lines = [
+    `${path}: ${formatBytes(header.fileBytes)} (${header.fileBytes} bytes)`,
+    `identity   ${header.identity}`,
+    `chunks     ${chunks} of ${header.chunkBytes} bytes, SHA-256 ${checked}`,
+    `source     ${JSON.stringify(header.source)}`,
+    `licence    ${JSON.stringify(header.licence)}`,
+    `tokenizer  ${header.hasTokenizer ? 'yes' : 'none: works on token ids'}`,
+    `bos        ${header.bosId ?? 'none'}${header.addBos ? ', added to prompts' : ''}`,
+    `eos        ${header.eosIds.join(', ') || 'none'}`,
+    `template   ${header.chatTemplate === null ? 'none' : `${header.chatTemplate.length} characters`}`,
+    'config',
+    ...Object.entries(header.config).map(([key, value]) => `  ${key.padEnd(18)} ${value}`),
+    `tensors    ${header.tensors.length}`,
+    ...header.tensors.map(
+      ({ name, dtype, shape, offset, sizeBytes }) =>
+        `  ${name.padEnd(30)} ${dtype.padEnd(4)} ${`[${shape.join(', ')}]`.padEnd(16)} ${String(sizeBytes).padStart(12)} bytes at ${header.dataOffset + offset}`,
+    ),
+  ]
+  return `${lines.join('\n')}\n`
+}
