@@ -1,0 +1,26 @@
+/**
+ * A headless Chromium of the system, driven by playwright-core.
+ *
+ * Owns the flags that keep it quiet, off the network and able to run as root.
+ */
+
+import { chromium } from 'playwright-core'
+import { findProgram } from '../../scripts/command.js'
+import { BROWSERS } from '../../scripts/setup.js'
+
+const FLAGS = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+]
+
+/** @param {string[]} [flags] more flags, such as `--js-flags=...` */
+export function launchChromium(flags = []) {
+  const executablePath = BROWSERS.map(findProgram).find((path) => path !== null)
+  if (!executablePath) throw new Error('Chromium is not on PATH: `npm test` installs it on Debian')
+  return chromium.launch({ executablePath, args: [...FLAGS, ...flags] })
+}

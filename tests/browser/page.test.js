@@ -1,0 +1,245 @@
+/**
+ * The installed package in a real page: no bundler, relative URLs, a strict Content-Security-Policy.
+ *
+ * Owns what a page must see: the text that Node generates from the same seed, errors with their codes,
+ * streams that stop. The lines given to `evaluate` run in the page, where page-script.js has left the
+ * package's names.
+ */
+
+import assert from 'node:assert/strict'
+import { copyFile, mkdir, open, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { pathToFileURL } from 'node:url'
+import { installPackage } from '../js/support/installed-package.js'
+import { MODEL_FILE } from '../js/support/model-file.js'
+import { tinyModel } from '../js/support/tiny-model.js'
+import { launchChromium } from './chromium.js'
+import { startPageServer } from './page-server.js'
+
+/** @typedef {typeof import('../../js/index.js')} Package */
+/** @typedef {{ BiMamba: Package['BiMamba'], BmError: Package['BmError'] }} PageNames */
+/** @typedef {Awaited<ReturnType<typeof startPageServer>>} PageServer */
+
+const PROMPT = 'Once upon a time'
+const OPTIONS = { maxTokens: 40, temperature: 0.9, topK: 40, topP: 0.95, seed: 11 }
+
+/** @type {{ name: string, inline: boolean, isolated: boolean }[]} */
+const MODES = [
+  { name: 'in a worker', inline: false, isolated: false },
+  { name: 'in a worker of a cross-origin isolated page', inline: false, isolated: true },
+  { name: 'inline', inline: true, isolated: false },
+  { name: 'inline in a cross-origin isolated page', inline: true, isolated: true },
+]
+
+/** @type {Awaited<ReturnType<typeof installPackage>>} */
+let installed
+/** @type {import('playwright-core').Browser} */
+let browser
+/** @type {PageServer} */
+let plain
+/** @type {PageServer} */
+let isolatedServer
+
+before(async () => {
+  installed = await installPackage()
+  const models = join(installed.project, 'models')
+  await mkdir(models)
+  await copyFile(MODEL_FILE, join(models, 'good.safetensors'))
+  await writeDamagedModels(models)
+  const folders = {
+    page: new URL('.', import.meta.url).pathname,
+    package: join(installed.project, 'node_modules/bimamba'),
+    models,
+  }
+  plain = await startPageServer({ folders })
+  isolatedServer = await startPageServer({ folders, isolated: true })
+  browser = await launchChromium()
+})
+
+after(async () => {
+  await browser?.close()
+  await plain?.close()
+  await isolatedServer?.close()
+  await installed?.remove()
+})
+
+/**
+ * One file that ends early, and one with a single bit of its last weights turned.
+ * @param {string} folder that has good.safetensors
+ */
+async function writeDamagedModels(folder) {
+  const bytes = await readFile(join(folder, 'good.safetensors'))
+  await writeFile(join(folder, 'short.safetensors'), bytes.subarray(0, bytes.length - 1))
+  await writeFile(join(folder, 'flipped.safetensors'), bytes)
+  const file = await open(join(folder, 'flipped.safetensors'), 'r+')
+  await file.write(Uint8Array.of((bytes.at(-9) ?? 0) ^ 1), 0, 1, bytes.length - 9)
+  await file.close()
+}
+
+/**
+ * Opens the plain page; the test fails on anything the page complains about.
+ * @param {PageServer} server
+ * @param {import('playwright-core').Browser} [from]
+ */
+async function openPage(server, from = browser) {
+  const page = await from.newPage()
+  /** @type {string[]} */
+  const complaints = []
+  page.on('pageerror', (error) => complaints.push(error.message))
+  page.on('console', (message) => {
+    // Chromium itself reports every 404 as an error; one test asks for such a file.
+    if (message.type() === 'error' && !message.text().includes('404'))
+      complaints.push(message.text())
+  })
+  await page.goto(`${server.url}/page/plain-page.html`)
+  await page.waitForFunction(() => 'BiMamba' in globalThis)
+  return { page, complaints }
+}
+
+/** What Node generates, with the same installed package. */
+async function generateInNode() {
+  const entry = pathToFileURL(join(installed.project, 'node_modules/bimamba/js/index.js'))
+  const { BiMamba } = /** @type {Package} */ (await import(entry.href))
+  const model = await BiMamba.load(MODEL_FILE)
+  let text = ''
+  for await (const piece of model.generate(PROMPT, OPTIONS)) text += piece
+  await model.close()
+  return text
+}
+
+for (const { name, inline, isolated } of MODES) {
+  test(`${name}, a page generates the text that Node generates`, async () => {
+    const { page, complaints } = await openPage(isolated ? isolatedServer : plain)
+    const found = await page.evaluate(
+      async ({ prompt, options, inline }) => {
+        const { BiMamba } = /** @type {PageNames} */ (/** @type {unknown} */ (globalThis))
+        const model = await BiMamba.load('../models/good.safetensors', { inline })
+        let text = ''
+        for await (const piece of model.generate(prompt, options)) text += piece
+        const ids = await model.tokenize(prompt)
+        const again = await model.detokenize(ids)
+        await model.close()
+        return { text, again, isolated: crossOriginIsolated }
+      },
+      { prompt: PROMPT, options: OPTIONS, inline },
+    )
+    assert.equal(found.isolated, isolated)
+    assert.ok(found.text.length > 0)
+    assert.equal(found.text, await generateInNode())
+    assert.equal(found.again, PROMPT)
+    assert.equal(page.workers().length, 0, 'close() ends the worker')
+    assert.deepEqual(complaints, [])
+    await page.close()
+  })
+}
+
+/** What a page asks for, the code of the error it must get, and what the message must name. */
+const FAULTS = [
+  { file: 'missing.safetensors', options: {}, code: 'network', names: /404/ },
+  { file: '../page/plain-page.html', options: {}, code: 'format', names: /HTML/i },
+  { file: 'short.safetensors', options: {}, code: 'network', names: /truncated/ },
+  { file: 'flipped.safetensors', options: {}, code: 'integrity', names: /chunk/i },
+  { file: 'good.safetensors', options: { precision: 'low' }, code: 'argument', names: /precision/ },
+]
+
+for (const { file, options, code, names } of FAULTS) {
+  for (const inline of [false, true]) {
+    const where = inline ? 'inline' : 'through the worker'
+    test(`loading ${file} ${JSON.stringify(options)} fails with ${code}, ${where}`, async () => {
+      const { page, complaints } = await openPage(plain)
+      const found = await page.evaluate(findLoadError, { file, options: { ...options, inline } })
+      assert.ok(found.isBmError, `${found.name}: ${found.message}`)
+      assert.equal(found.code, code, found.message)
+      assert.match(found.message, names)
+      assert.deepEqual(complaints, [])
+      await page.close()
+    })
+  }
+}
+
+/**
+ * Runs in the page: what `load` throws.
+ * @param {{ file: string, options: object }} request
+ */
+async function findLoadError({ file, options }) {
+  const { BiMamba, BmError } = /** @type {PageNames} */ (/** @type {unknown} */ (globalThis))
+  try {
+    await BiMamba.load(`../models/${file}`, options)
+    return { isBmError: false, code: '', name: 'nothing', message: 'it loaded' }
+  } catch (error) {
+    const { name, message } = /** @type {Error} */ (error)
+    const code = error instanceof BmError ? error.code : ''
+    return { isBmError: error instanceof BmError, code, name, message }
+  }
+}
+
+test('a page stops a stream by break and by abort, and generates again', async () => {
+  const { page, complaints } = await openPage(plain)
+  const found = await page.evaluate(
+    async ({ prompt, options }) => {
+      const { BiMamba } = /** @type {PageNames} */ (/** @type {unknown} */ (globalThis))
+      const model = await BiMamba.load('../models/good.safetensors')
+      const whole = async () => {
+        let text = ''
+        for await (const piece of model.generate(prompt, options)) text += piece
+        return text
+      }
+      const first = await whole()
+      for await (const _ of model.generate(prompt, options)) break
+      const afterBreak = await whole()
+      const stop = new AbortController()
+      let reason = ''
+      try {
+        const request = { ...options, signal: stop.signal }
+        for await (const _ of model.generate(prompt, request)) stop.abort(new Error('enough'))
+      } catch (error) {
+        reason = /** @type {Error} */ (error).message
+      }
+      const afterAbort = await whole()
+      await model.close()
+      await model.close()
+      const code = await whole().catch((error) => error.code)
+      return { first, afterBreak, afterAbort, reason, code }
+    },
+    { prompt: PROMPT, options: OPTIONS },
+  )
+  assert.equal(found.afterBreak, found.first)
+  assert.equal(found.afterAbort, found.first)
+  assert.equal(found.reason, 'enough')
+  assert.equal(found.code, 'closed')
+  assert.deepEqual(complaints, [])
+  await page.close()
+})
+
+test('a page that has too little memory for a model is told so', async () => {
+  const large = await tinyModel({ config: { n_layer: 8, d_model: 512, d_state: 64 } })
+  await copyFile(large, join(installed.project, 'models/large.safetensors'))
+  // 33 pages of 64 KiB: enough for the module itself, not for 4 MB of weights and state.
+  const small = await launchChromium(['--js-flags=--wasm-max-mem-pages=33'])
+  try {
+    const { page } = await openPage(plain, small)
+    const found = await page.evaluate(findLoadError, { file: 'large.safetensors', options: {} })
+    assert.equal(found.code, 'memory', `${found.name}: ${found.message}`)
+  } finally {
+    await small.close()
+  }
+})
+
+test('without WebAssembly SIMD there is one clear error', async () => {
+  // V8 has no SIMD in WebAssembly on a processor without SSE4.1: this flag makes it such a one.
+  const old = await launchChromium(['--js-flags=--no-enable-sse4-1'])
+  try {
+    for (const inline of [false, true]) {
+      const { page } = await openPage(plain, old)
+      const found = await page.evaluate(findLoadError, {
+        file: 'good.safetensors',
+        options: { inline },
+      })
+      assert.equal(found.code, 'unsupported', `${found.name}: ${found.message}`)
+      assert.match(found.message, /SIMD/)
+    }
+  } finally {
+    await old.close()
+  }
+})
