@@ -13,5 +13,8 @@ runScript(() => {
   setUpTools('build')
   setUpNodePackages()
   run('node', ['scripts/build.js'])
-  run('node', ['js/cli/main.js', ...(given.length > 0 ? given : ['generate', 'Once upon a time'])])
+  run('node', [
+    'js/cli/main.js',
+    ...(given.length > 0 ? given : ['generate', '--echo', 'Once upon a time']),
+  ])
 })
