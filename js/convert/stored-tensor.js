@@ -13,7 +13,7 @@ import { BmError } from '../errors.js'
 const DTYPE_BYTES = /** @type {Record<string, number>} */ ({ F32: 4, F16: 2, BF16: 2 })
 
 /** Rows are read in slices of about this many bytes. */
-export const SLICE_BYTES = 4194304
+export const SLICE_BYTES = 2097152
 
 /** @param {number[]} shape @returns {number[]} row-major, in elements */
 export function rowMajor(shape) {
