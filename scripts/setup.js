@@ -58,7 +58,7 @@ const TOOLS = [
   },
   {
     task: 'build',
-    name: 'CMake 3.25',
+    name: 'CMake 3.22 or newer',
     isThere: program('cmake'),
     apt: 'cmake',
     purpose: 'knows what to compile and how',
@@ -156,7 +156,7 @@ function explainMissing(missing) {
     ({ name, purpose, elsewhere }) => `  ${name}: ${purpose}\n    get it from ${elsewhere}`,
   )
   const packages = missing.map(({ apt }) => apt).join(' ')
-  return `Missing on this machine:\n${lines.join('\n')}\n  On Debian: apt-get install ${packages}`
+  return `Missing on this machine:\n${lines.join('\n')}\n  On Debian, as root: apt-get install ${packages}`
 }
 
 /** Whether node_modules holds exactly the versions that package.json pins. */
