@@ -1,0 +1,356 @@
+/*
+ * test_kernels_vectors.c: norm, convolution, gate, maximum and scan of every kernel variant.
+ *
+ * Owns their oracles in double precision and the bound of each, stated where it is used in units of
+ * 2^-24 (one rounding). Every variant gives the bits of the reference. Sizes are ragged: norm groups
+ * off 16, heads of 4 rows, states of 8 columns; all arrays are aligned to 16 bytes and no more.
+ */
+#include "check.h"
+#include "kernels/kernels.h"
+
+#include <math.h>
+
+#define UNIT 0x1p-24
+
+/* bm_exp is within 2e-7, then an addition and a division. */
+#define SILU_ERROR 5e-7
+
+static double silu(double x) {
+    return x / (1.0 + exp(-x));
+}
+
+/* ---- Norm -------------------------------------------------------------------------------------- */
+
+static void norm_scale(uint64_t seed) {
+    check_random r = check_seed(seed, 1);
+    size_t n = 4 * check_between(&r, 1, check_between(&r, 0, 3) ? 40 : 600);
+    float *x = check_floats(n);
+    float *scale = check_floats(n);
+    float *bias = check_floats(n);
+    float size = check_between(&r, 0, 2) ? 1.0f : bm_abs(check_wide(&r, -30, 30));
+    check_fill_normal(&r, x, n, size);
+    check_fill_normal(&r, scale, n, 1.0f);
+    check_fill_normal(&r, bias, n, check_between(&r, 0, 1) ? 0.1f : 0.0f);
+    if (check_between(&r, 0, 9) == 0)
+        memset(x, 0, n * sizeof *x);
+    float eps = bm_abs(check_wide(&r, -30, -3));
+    double squares = 0.0;
+    double products = 0.0;
+    double products_size = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        squares += (double)x[i] * (double)x[i];
+        products += (double)x[i] * (double)bias[i];
+        products_size += fabs((double)x[i] * (double)bias[i]);
+    }
+    double rstd = 1.0 / sqrt(squares / (double)n + (double)eps);
+    double bound =
+        ((double)n / 16.0 + 12.0) * UNIT; /* the longest chain of one stripe, and the end */
+    const float *first = NULL;
+    float first_sum = 0.0f;
+    for (size_t v = 0; v < bm_kernels_count; v++) {
+        const bm_kernels *k = bm_kernels_all[v];
+        float *y = check_floats(n);
+        float sum = k->norm_scale(y, x, scale, bias, n, eps);
+        float *in_place = check_floats(n);
+        memcpy(in_place, x, n * sizeof *x);
+        float same_sum = k->norm_scale(in_place, in_place, scale, bias, n, eps);
+        first_sum = first ? first_sum : sum;
+        first = first ? first : y;
+        CHECK_SAME(k->name, y, first, n);
+        CHECK_SAME(k->name, in_place, first, n);
+        CHECK_SAME(k->name, &sum, &first_sum, 1);
+        CHECK_SAME(k->name, &same_sum, &first_sum, 1);
+        for (size_t i = 0; i < n; i++) {
+            double want = (double)x[i] * rstd * (double)scale[i];
+            CHECK(fabs((double)y[i] - want) <= bound * fabs(want) + 0x1p-140,
+                  "%s: y[%zu of %zu] is %g, want %g", k->name, i, n, (double)y[i], want);
+        }
+        CHECK(fabs((double)sum - rstd * products) <= bound * rstd * products_size + 0x1p-140,
+              "%s: sum is %g, want %g", k->name, (double)sum, rstd * products);
+    }
+}
+
+/* ---- Convolution, gate, maximum ----------------------------------------------------------------- */
+
+static void conv_silu(uint64_t seed) {
+    check_random r = check_seed(seed, 2);
+    size_t n = 4 * check_between(&r, 1, 100);
+    size_t d_conv = check_between(&r, 2, 4);
+    float *row = check_floats(n);
+    float *w = check_floats(d_conv * n);
+    float *bias = check_floats(n);
+    float *rows[3];
+    float size = check_between(&r, 0, 3) ? 1.0f : 40.0f; /* silu's far ends too */
+    check_fill_normal(&r, row, n, size);
+    check_fill_normal(&r, w, d_conv * n, 1.0f);
+    check_fill_normal(&r, bias, n, 1.0f);
+    for (size_t t = 0; t + 1 < d_conv; t++) {
+        rows[t] = check_floats(n);
+        check_fill_normal(&r, rows[t], n, size);
+    }
+    const float *first = NULL;
+    for (size_t v = 0; v < bm_kernels_count; v++) {
+        const bm_kernels *k = bm_kernels_all[v];
+        float *out = check_floats(n);
+        memcpy(out, row, n * sizeof *row);
+        float *history[3];
+        for (size_t t = 0; t + 1 < d_conv; t++)
+            history[t] = memcpy(check_floats(n), rows[t], n * sizeof *row);
+        k->conv_silu(out, history, w, bias, n, d_conv);
+        first = first ? first : out;
+        CHECK_SAME(k->name, out, first, n);
+        CHECK_SAME("newest history", history[0], row, n);
+        for (size_t t = 1; t + 1 < d_conv; t++)
+            CHECK_SAME("other history", history[t], rows[t], n);
+        for (size_t i = 0; i < n; i++) {
+            double sum = (double)bias[i] + (double)w[(d_conv - 1) * n + i] * (double)row[i];
+            double total =
+                fabs((double)bias[i]) + fabs((double)w[(d_conv - 1) * n + i] * (double)row[i]);
+            for (size_t t = 0; t + 1 < d_conv; t++) {
+                sum += (double)w[t * n + i] * (double)rows[t][i];
+                total += fabs((double)w[t * n + i] * (double)rows[t][i]);
+            }
+            double want = silu(sum);
+            /* silu's slope is at most 1.1; a tap takes two roundings. */
+            double bound = 1.1 * (double)(d_conv + 1) * UNIT * total + SILU_ERROR * fabs(want);
+            CHECK(fabs((double)out[i] - want) <= bound + 1e-30, "%s: [%zu] is %g, want %g", k->name,
+                  i, (double)out[i], want);
+        }
+    }
+}
+
+static void gate(uint64_t seed) {
+    check_random r = check_seed(seed, 3);
+    size_t n = 4 * check_between(&r, 1, 100);
+    float *y = check_floats(n);
+    float *z = check_floats(n);
+    size_t kind = check_between(&r, 0, 2);
+    for (size_t i = 0; i < n; i++) {
+        y[i] = check_normal(&r);
+        z[i] = kind == 0   ? check_normal(&r)
+               : kind == 1 ? check_uniform(&r, -120.0, 120.0)
+                           : check_wide(&r, -100, 60);
+    }
+    const float *first = NULL;
+    for (size_t v = 0; v < bm_kernels_count; v++) {
+        const bm_kernels *k = bm_kernels_all[v];
+        float *out = check_floats(n);
+        memcpy(out, y, n * sizeof *y);
+        k->gate(out, z, n);
+        first = first ? first : out;
+        CHECK_SAME(k->name, out, first, n);
+        for (size_t i = 0; i < n; i++) {
+            double want = (double)y[i] * silu((double)z[i]);
+            /* Below -88 the exponential stops growing: the gate is -z * 6e-39 instead of nothing. */
+            double rest = z[i] < -80.0f ? fabs((double)y[i] * (double)z[i]) * 2e-35 : 0.0;
+            CHECK(fabs((double)out[i] - want) <= (SILU_ERROR + UNIT) * fabs(want) + rest + 0x1p-140,
+                  "%s: gate %g of %g is %g, want %g", k->name, (double)z[i], (double)y[i],
+                  (double)out[i], want);
+        }
+    }
+}
+
+/* A NaN or an infinity in one place comes out there, in every variant alike, and nowhere else. */
+static void nonfinite(uint64_t seed) {
+    check_random r = check_seed(seed, 4);
+    size_t n = 4 * check_between(&r, 1, 20);
+    size_t at = check_between(&r, 0, n - 1);
+    float bad[3] = {NAN, INFINITY, -INFINITY};
+    float value = bad[check_between(&r, 0, 2)];
+    float *z = check_floats(n);
+    float *ones = check_floats(n);
+    float *zeros = check_floats(n);
+    for (size_t i = 0; i < n; i++) {
+        z[i] = check_normal(&r);
+        ones[i] = 1.0f;
+        zeros[i] = 0.0f;
+    }
+    z[at] = value;
+    float *first[2] = {NULL, NULL};
+    for (size_t v = 0; v < bm_kernels_count; v++) {
+        const bm_kernels *k = bm_kernels_all[v];
+        float *gated = memcpy(check_floats(n), ones, n * sizeof *z);
+        k->gate(gated, z, n);
+        float *normed = check_floats(n);
+        float sum = k->norm_scale(normed, z, ones, zeros, n, 1e-5f);
+        first[0] = first[0] ? first[0] : gated;
+        first[1] = first[1] ? first[1] : normed;
+        CHECK_SAME(k->name, gated, first[0], n);
+        CHECK_SAME(k->name, normed, first[1], n);
+        CHECK(sum != sum, "%s: the norm's sum is %g: a bad input must show in it", k->name,
+              (double)sum);
+        for (size_t i = 0; i < n; i++)
+            CHECK(bm_is_finite(gated[i]) == (i != at), "%s: gated[%zu] is %g, bad input at %zu",
+                  k->name, i, (double)gated[i], at);
+        float want = value != value ? 0.0f : INFINITY;
+        for (size_t i = 0; i < n; i++)
+            want = i != at && bm_abs(z[i]) > want ? bm_abs(z[i]) : want;
+        CHECK(k->abs_max(z, n) == want, "%s: abs_max is %g, want %g", k->name,
+              (double)k->abs_max(z, n), (double)want);
+    }
+}
+
+static void abs_max(uint64_t seed) {
+    check_random r = check_seed(seed, 5);
+    size_t n = 4 * check_between(&r, 1, 130);
+    float *x = check_floats(n);
+    for (size_t i = 0; i < n; i++)
+        x[i] = check_between(&r, 0, 15) ? check_wide(&r, -100, 100) : 0.0f;
+    float want = 0.0f;
+    for (size_t i = 0; i < n; i++)
+        want = fmaxf(want, fabsf(x[i]));
+    for (size_t v = 0; v < bm_kernels_count; v++) {
+        float got = bm_kernels_all[v]->abs_max(x, n);
+        CHECK(got == want, "%s: %g, want %g", bm_kernels_all[v]->name, (double)got, (double)want);
+    }
+}
+
+/* ---- Scan -------------------------------------------------------------------------------------- */
+
+typedef struct {
+    size_t head_dim;
+    size_t d_state;
+    const float *state; /* f32, or the exact values of the halves below */
+    const uint16_t *halves;
+    const float *x;
+    const float *b;
+    const float *c;
+    float shrink;
+    float gain;
+    float scale;
+    float skip;
+} head;
+
+/* A state half as the contract says: no subnormals, halves away from 0. */
+static double state_half_oracle(float s) {
+    double size = fabs((double)s);
+    if (size < 0x1p-14)
+        return 0.0;
+    int exponent;
+    frexp(size, &exponent);
+    double unit = ldexp(1.0, exponent - 11);
+    double rounded = floor(size / unit + 0.5) * unit;
+    return s < 0.0f ? -rounded : rounded;
+}
+
+static head random_head(check_random *r) {
+    size_t head_dim = 4 * check_between(r, 1, 17);
+    size_t d_state = 8 * check_between(r, 1, check_between(r, 0, 3) ? 16 : 64);
+    size_t n = head_dim * d_state;
+    float *state = check_floats(n);
+    uint16_t *halves = check_take_at_16(n * sizeof *halves);
+    float size = check_uniform(r, 0.1, 300.0);
+    for (size_t i = 0; i < n; i++) {
+        float value = check_between(r, 0, 7) ? size * check_normal(r) : check_wide(r, -16, 8);
+        double half = state_half_oracle(value);
+        uint32_t bits = bm_bits_of((float)half);
+        halves[i] = (uint16_t)((bits >> 16 & 0x8000u) |
+                               (half == 0.0 ? 0 : ((bits & 0x7fffffffu) - (112u << 23)) >> 13));
+        state[i] = (float)half;
+    }
+    float *x = check_floats(head_dim);
+    float *b = check_floats(d_state);
+    float *c = check_floats(d_state);
+    check_fill_normal(r, x, head_dim, 1.0f);
+    check_fill_normal(r, b, d_state, 1.0f);
+    check_fill_normal(r, c, d_state, 1.0f);
+    if (check_between(r, 0, 4) == 0)
+        memset(x, 0, head_dim * sizeof *x);
+    return (head){head_dim,
+                  d_state,
+                  state,
+                  halves,
+                  x,
+                  b,
+                  c,
+                  .shrink = check_between(r, 0, 3) ? 1.0f : check_uniform(r, 0.0, 1.0),
+                  .gain = check_uniform(r, 0.0, 10.0),
+                  .scale = bm_abs(check_wide(r, -20, 2)),
+                  .skip = check_normal(r)};
+}
+
+static void check_scan_row(const head *h, size_t p, const double *got_state, float got_y,
+                           bool is_half, const char *name) {
+    double sum = 0.0;
+    double size = 0.0;
+    for (size_t n = 0; n < h->d_state; n++) {
+        double kept = (double)h->state[p * h->d_state + n] * (double)h->shrink;
+        double added = (double)h->x[p] * (double)h->gain * (double)h->b[n];
+        double bound = 3.0 * UNIT * (fabs(kept) + fabs(added)) + 0x1p-140;
+        if (is_half) { /* the f32 value is exact below; here its rounding comes on top */
+            double s = kept + added;
+            bound += fabs(s) < 0x1p-13 ? 0x1p-14 : fabs(s) * 0x1p-11;
+        }
+        CHECK(fabs(got_state[n] - (kept + added)) <= bound, "%s: S[%zu,%zu] is %g, want %g", name,
+              p, n, got_state[n], kept + added);
+        sum += (kept + added) * (double)h->c[n];
+        size += (fabs(kept) + fabs(added)) * fabs((double)h->c[n]);
+    }
+    double direct = (double)h->skip * (double)h->x[p];
+    double want = (double)h->scale * sum + direct;
+    double bound = ((double)h->d_state / 4.0 + 8.0) * UNIT * ((double)h->scale * size) +
+                   2.0 * UNIT * (fabs(direct) + fabs(want));
+    CHECK(fabs((double)got_y - want) <= bound + 0x1p-140, "%s: y[%zu] is %g, want %g within %g",
+          name, p, (double)got_y, want, bound);
+}
+
+static void check_rounding(const head *h, const uint16_t *state, const char *name) {
+    for (size_t i = 0; i < h->head_dim * h->d_state; i++) {
+        size_t p = i / h->d_state;
+        float input = h->x[p] * h->gain;
+        float s = h->state[i] * h->shrink + input * h->b[i % h->d_state];
+        double want = state_half_oracle(s);
+        double got = (double)bm_half_to_float(state[i]);
+        CHECK(got == want, "%s: S[%zu] = %.9g is stored as %g, want %g", name, i, (double)s, got,
+              want);
+        CHECK((state[i] & 0x7c00u) != 0 || (state[i] & 0x7fffu) == 0, "%s: subnormal %04x", name,
+              state[i]);
+    }
+}
+
+static void scan(uint64_t seed) {
+    check_random r = check_seed(seed, 6);
+    head h = random_head(&r);
+    size_t n = h.head_dim * h.d_state;
+    double *row = check_take(h.d_state * sizeof *row);
+    float *first_y[2] = {NULL, NULL};
+    void *first_state[2] = {NULL, NULL};
+    for (size_t v = 0; v < bm_kernels_count; v++) {
+        const bm_kernels *k = bm_kernels_all[v];
+        for (size_t type = 0; type < 2; type++) {
+            float *y = memcpy(check_floats(h.head_dim), h.x, h.head_dim * sizeof *y);
+            float *wide = memcpy(check_floats(n), h.state, n * sizeof *wide);
+            uint16_t *halves = memcpy(check_take_at_16(n * 2), h.halves, n * 2);
+            void *state = type == 0 ? (void *)wide : (void *)halves;
+            if (type == 0)
+                k->scan_f32(wide, y, v ? y : h.x, h.b, h.c, h.head_dim, h.d_state, h.shrink, h.gain,
+                            h.scale, h.skip); /* y may be x */
+            else
+                k->scan_f16(halves, y, v ? y : h.x, h.b, h.c, h.head_dim, h.d_state, h.shrink,
+                            h.gain, h.scale, h.skip);
+            if (v == 0) {
+                first_y[type] = y;
+                first_state[type] = state;
+            }
+            CHECK_SAME(k->name, y, first_y[type], h.head_dim);
+            CHECK(memcmp(state, first_state[type], n * (type == 0 ? 4 : 2)) == 0,
+                  "%s: another state than %s", k->name, bm_kernels_all[0]->name);
+            if (type == 1)
+                check_rounding(&h, halves, k->name);
+            for (size_t p = 0; p < h.head_dim; p++) {
+                for (size_t i = 0; i < h.d_state; i++)
+                    row[i] = type == 0 ? (double)wide[p * h.d_state + i]
+                                       : (double)bm_half_to_float(halves[p * h.d_state + i]);
+                check_scan_row(&h, p, row, y[p], type == 1, k->name);
+            }
+        }
+    }
+}
+
+int main(int argc, char **argv) {
+    static const check_case cases[] = {
+        {"norm_scale", norm_scale, 2000}, {"conv_silu", conv_silu, 2000}, {"gate", gate, 2000},
+        {"nonfinite", nonfinite, 2000},   {"abs_max", abs_max, 2000},     {"scan", scan, 2000},
+    };
+    return check_main(argc, argv, cases, sizeof cases / sizeof cases[0]);
+}
