@@ -12,7 +12,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { CASES, randomTokens, writeCase } from '../js/support/reference-cases.js'
+import { CASES, tokensOf, writeCase } from '../js/support/reference-cases.js'
 import { findPython, runReference } from '../js/support/reference-run.js'
 
 /** @typedef {import('../js/support/reference-cases.js').ReferenceCase} ReferenceCase */
@@ -92,7 +92,7 @@ async function regenerate() {
       if (!chosen) throw new Error(`no case "${name}"`)
       const folder = join(dir, file)
       const { config } = await writeCase(folder, chosen)
-      const tokens = randomTokens(chosen.seed, Number(POSITIONS.at(-1)) + 1, config.vocab_size)
+      const tokens = tokensOf(chosen, Number(POSITIONS.at(-1)) + 1)
       const [result] = await runReference(python, dir, [{ model: folder, tokens }])
       if (!result) throw new Error(`${name}: no result`)
       const kept = keep(result, tokens.length)

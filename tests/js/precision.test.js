@@ -16,7 +16,7 @@ import { fileURLToPath } from 'node:url'
 import { Core } from '../../js/core.js'
 import { divergence } from './support/divergence.js'
 import { logitsOfParts, openPacked, pack } from './support/packed-engine.js'
-import { randomTokens, writeCase } from './support/reference-cases.js'
+import { tokensOf, writeCase } from './support/reference-cases.js'
 import { TOLERANCES } from './support/tolerances.js'
 
 /** @typedef {import('../../js/core.js').CoreModel} CoreModel */
@@ -36,7 +36,7 @@ const RANDOM = [
 }))
 const RANDOM_TOKENS = 160
 const TEXTS = 4
-const TEXT_TOKENS = 256
+const TEXT_TOKENS = 128
 
 /** @type {string} */
 let dir
@@ -135,7 +135,7 @@ describe('random models', () => {
       const folder = join(dir, String(chosen.seed))
       await writeCase(folder, chosen)
       const { model } = await openPacked(core, await pack(core, folder, { embedding: 'int8' }))
-      const text = randomTokens(chosen.seed, RANDOM_TOKENS, chosen.config.vocab_size)
+      const text = tokensOf(chosen, RANDOM_TOKENS)
       const loss = measure(t, model, [text])
       model.close()
       assert.ok(loss.high <= TOLERANCES.highOnRandom.limit, `high: ${loss.high}`)

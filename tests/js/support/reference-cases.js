@@ -6,7 +6,7 @@
  * state as wide as a head, a single group, four taps, row counts that fill whole vectors.
  */
 
-import { writeCheckpoint } from './checkpoint.js'
+import { DEFAULTS, writeCheckpoint } from './checkpoint.js'
 import { seeded } from './seeded.js'
 
 /** @typedef {import('./checkpoint.js').TestConfig} TestConfig */
@@ -17,6 +17,9 @@ import { seeded } from './seeded.js'
  * @property {number} seed
  * @property {TestConfig} config
  * @property {number} [embeddingStd] default 0.5; about 0.004 makes norm_eps matter
+ * @property {[number, number]} [steps] softplus(dt_bias) is between these, log-uniform; default 1e-4 to 0.2
+ * @property {number} [skip] about the size of D, default 1; small: the state is most of what a layer says
+ * @property {boolean} [silence] token 0 writes nothing and reads nothing: the state only decays
  */
 
 /** @type {ReferenceCase[]} */
@@ -81,11 +84,32 @@ export const CASES = [
     },
   },
   {
+    name: 'decays down to 0',
+    seed: 112,
+    config: { d_state: 24, headdim: 8, ngroups: 2, vocab_size: 40 },
+    steps: [0.5, 60],
+  },
+  {
     name: '256 wide, 3 layers',
     seed: 111,
     config: { n_layer: 3, d_model: 256, d_state: 128, headdim: 64, vocab_size: 500 },
   },
 ]
+
+/** Decays of 0.99 to 0.9999 a token and nothing but the state: what rounding forgets, or keeps, adds up. */
+export const LONG_MEMORY = /** @satisfies {ReferenceCase} */ ({
+  name: 'long memory',
+  seed: 120,
+  config: { d_state: 32, headdim: 16 },
+  steps: [1e-5, 1e-3],
+  skip: 0.02,
+})
+/** A decay smaller than half a unit in the last place, applied alone, never happens in a naive 16-bit state. */
+export const LONG_SILENCE = /** @satisfies {ReferenceCase} */ ({
+  ...LONG_MEMORY,
+  name: 'long silence',
+  silence: true,
+})
 
 /**
  * Shapes nobody thought of.
@@ -129,55 +153,63 @@ export function randomCases(seed, count) {
  * Writes a case's checkpoint folder.
  *
  * @param {string} dir
- * @param {ReferenceCase} options
+ * @param {ReferenceCase} chosen
  */
-export function writeCase(dir, { config, seed, embeddingStd = 0.5 }) {
+export function writeCase(dir, chosen) {
+  const { config, seed } = chosen
   const edit = (/** @type {import('./checkpoint.js').MadeTensor[]} */ tensors) =>
-    tensors.map((tensor, i) => ({ ...tensor, values: lively(tensor, seed * 31 + i, embeddingStd) }))
+    tensors.map((tensor, i) => ({ ...tensor, values: lively(tensor, seed * 31 + i, chosen) }))
   return writeCheckpoint(dir, { config, seed, edit })
 }
 
 /**
  * What training leaves and a plain random model lacks: columns with alpha exactly 0, offsets that matter,
- * steps from 1e-4 to 0.2 (decays of a token from 0.9999 down to below 0.5), tables of a chosen size.
+ * steps from 1e-4 to 0.2 (decays of a token from 0.9999 down to below 0.5) and tables of a chosen size.
  *
  * @param {import('./checkpoint.js').MadeTensor} tensor
  * @param {number} seed
- * @param {number} embeddingStd
+ * @param {ReferenceCase} chosen
  * @returns {() => Float32Array}
  */
-function lively({ name, shape, values }, seed, embeddingStd) {
+function lively({ name, shape, values }, seed, chosen) {
+  const { embeddingStd = 0.5, steps = [1e-4, 0.2], skip = 1, silence = false } = chosen
   if (name.endsWith('.wscale')) {
     return () => {
       const r = seeded(seed)
       return values().map((v) => (r.below(20) === 0 ? 0 : v))
     }
   }
+  if (name.endsWith('.D')) return () => values().map((v) => skip * v)
+  if (name.endsWith('.conv1d.bias') && silence) return () => values().fill(0)
   if (name.endsWith('.wbias')) return () => values().map((v) => 3 * v)
   if (name.endsWith('.dt_bias')) {
     return () => {
       const r = seeded(seed)
       return values().map(() => {
-        const step = Math.exp(r.between(Math.log(1e-4), Math.log(0.2)))
+        const step = Math.exp(r.between(Math.log(steps[0]), Math.log(steps[1])))
         return Math.log(Math.expm1(step))
       })
     }
   }
   if (name === 'backbone.embedding.weight' || name === 'lm_head.weight') {
-    const factor = (embeddingStd * Math.sqrt(Number(shape[1]))) / 1.5
-    return () => values().map((v) => factor * v)
+    const [, cols = 0] = shape
+    const factor = (embeddingStd * Math.sqrt(cols)) / 1.5
+    return () => values().map((v, i) => (silence && i < cols ? 0 : factor * v))
   }
   return values
 }
 
 /**
- * Token ids below vocab_size.
+ * Token ids of a case, below its vocab_size; of LONG_SILENCE: 20 tokens that speak in every 500.
  *
- * @param {number} seed
+ * @param {ReferenceCase} chosen
  * @param {number} count
- * @param {number} vocabSize
  */
-export function randomTokens(seed, count, vocabSize) {
+export function tokensOf({ seed, config: { vocab_size = DEFAULTS.vocab_size }, silence }, count) {
   const r = seeded(seed + 977)
-  return Array.from({ length: count }, () => r.below(vocabSize))
+  const draw = (/** @type {number} */ i) => {
+    if (!silence) return r.below(vocab_size)
+    return i % 500 < 20 ? 1 + r.below(vocab_size - 1) : 0
+  }
+  return Array.from({ length: count }, (_, i) => draw(i))
 }
