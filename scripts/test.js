@@ -19,7 +19,7 @@ function nodeTests(folder) {
   const files = readdirSync(join(ROOT, folder))
     .filter((name) => name.endsWith('.test.js'))
     .map((name) => join(folder, name))
-  run(process.execPath, ['--test', ...files], { timeoutMs: LIMIT_MS })
+  run(process.execPath, ['--test', '--test-reporter=spec', ...files], { timeoutMs: LIMIT_MS })
 }
 
 /**
