@@ -7,24 +7,18 @@
  */
 
 import assert from 'node:assert/strict'
-import { existsSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { fileURLToPath } from 'node:url'
 import { Core } from '../../js/core.js'
 import { divergence } from './support/divergence.js'
 import { logitsOfParts, openPacked, pack } from './support/packed-engine.js'
 import { tokensOf, writeCase } from './support/reference-cases.js'
 import { TOLERANCES } from './support/tolerances.js'
+import { missingTrained, TRAINED, writtenText } from './support/trained-model.js'
 
 /** @typedef {import('../../js/core.js').CoreModel} CoreModel */
-
-/** BIMAMBA_MODEL measures another packed model. */
-const TRAINED =
-  process.env.BIMAMBA_MODEL ??
-  fileURLToPath(new URL('../../models/llama-stories/llama-stories.safetensors', import.meta.url))
 
 const RANDOM = [
   { d_state: 128, headdim: 64, ngroups: 1 },
@@ -94,41 +88,6 @@ function measure(t, model, texts) {
   return loss
 }
 
-/**
- * Texts that the model writes in `exact` at temperature 1 from its BOS token (or from token 1).
- *
- * @param {CoreModel} model
- * @param {number | null} bos
- * @param {number[]} eos
- */
-function writtenTexts(model, bos, eos) {
-  const session = model.createSession({ precision: 'exact', state: 'f32', maxChunk: 1 })
-  const texts = Array.from({ length: TEXTS }, (_, seed) => {
-    const sampler = session.createSampler({
-      temperature: 1,
-      topK: 0,
-      topP: 1,
-      minP: 0,
-      repetitionPenalty: 1,
-      repetitionWindow: 0,
-      seed,
-    })
-    session.reset()
-    const text = [bos ?? 1]
-    session.append(text)
-    while (text.length < TEXT_TOKENS) {
-      const id = sampler.sample()
-      if (eos.includes(id)) break
-      sampler.accept(id)
-      text.push(id)
-      session.append([id])
-    }
-    return text
-  })
-  session.close()
-  return texts
-}
-
 describe('random models', () => {
   for (const chosen of RANDOM) {
     test(chosen.name, async (t) => {
@@ -143,12 +102,14 @@ describe('random models', () => {
   }
 })
 
-const skip = existsSync(TRAINED) ? false : `no model at ${TRAINED}`
+const skip = missingTrained()
 if (skip) console.log(`skipped: precision on the trained model (${skip})`)
 
 test('the trained model', { skip }, async (t) => {
   const { model, header } = await openPacked(core, TRAINED)
-  const texts = writtenTexts(model, header.bosId, header.eosIds)
+  const texts = Array.from({ length: TEXTS }, (_, seed) =>
+    writtenText(model, header, { seed, maxTokens: TEXT_TOKENS }),
+  )
   const loss = measure(t, model, texts)
   model.close()
   assert.ok(loss.high <= TOLERANCES.highOnTrained.limit, `high: ${loss.high}`)

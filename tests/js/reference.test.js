@@ -27,6 +27,7 @@ import {
 } from './support/reference-cases.js'
 import { findPython, REFERENCE_SCRIPT, runReference } from './support/reference-run.js'
 import { TOLERANCES } from './support/tolerances.js'
+import { missingTrained, TRAINED, writtenText } from './support/trained-model.js'
 
 /** @typedef {import('../../js/core.js').CoreModel} CoreModel */
 /** @typedef {import('../../js/core.js').CoreSession} CoreSession */
@@ -266,6 +267,22 @@ describe('packed files', { skip }, () => {
       })
     }
   }
+})
+
+test('the trained model', { skip: skip || missingTrained() }, async (t) => {
+  const { model, header } = await openPacked(core, TRAINED)
+  const tokens = writtenText(model, header, { seed: 1, maxTokens: TOKENS })
+  const [wanted] = await runReference(String(python), dir, [{ model: TRAINED, tokens }])
+  const { logits, vocabSize, maxLogit } = /** @type {ReferenceResult} */ (wanted)
+  const session = model.createSession({ precision: 'exact', state: 'f32', maxChunk: TOKENS })
+  const rows = logitsOfParts(session, tokens, [tokens.length])
+  session.close()
+  model.close()
+  const errors = rows.map((row, at) =>
+    logitError(row, logits.subarray(at * vocabSize, (at + 1) * vocabSize), maxLogit),
+  )
+  const error = Math.max(...errors)
+  judge(t, { error, where: `token ${errors.indexOf(error)} of ${tokens.length}` }, TOLERANCES.exact)
 })
 
 describe('the reference', { skip }, () => {

