@@ -49,7 +49,7 @@ static void project_in(const pass *p) {
         prepare(p, t, s->normed, d_model);
     }
     p->kernels->matmul(s->zxbcdt, s->zxbcdt_stride, p->layer->in_sign, p->model->dims.in_rows,
-                       d_model, s->act, s->act_stride, s->c, p->n, p->precision);
+                       d_model, s->act, s->act_stride, s->c, p->n, p->precision, s->matmul);
 }
 
 /* History rows, oldest first, for the token at `position`: row position % rows holds the oldest. */
@@ -160,7 +160,7 @@ static void project_out(const pass *p) {
         prepare(p, t, s->normed, d_inner);
     }
     p->kernels->matmul(s->out, s->out_stride, p->layer->out_sign, c->d_model, d_inner, s->act,
-                       s->act_stride, s->c, p->n, p->precision);
+                       s->act_stride, s->c, p->n, p->precision, s->matmul);
     for (size_t t = 0; t < p->n; t++)
         for (size_t i = 0; i < c->d_model; i++)
             s->r[t * c->d_model + i] += s->out[t * s->out_stride + i];

@@ -42,6 +42,7 @@ typedef struct {
     float *normed;     /* [max(d_model, d_inner)] one token's input of a binary product */
     uint8_t *act;      /* [T, act_stride] prepared inputs */
     float *c;          /* [T] bias products */
+    void *matmul;      /* what the kernels want beside */
     float *hidden;     /* [T, d_model] final normed vectors of the last chunk */
 } bm_scratch;
 

@@ -57,6 +57,9 @@ static bm_scratch layout_scratch(bm_arena *arena, const bm_model *m, const bm_se
     s.normed = bm_arena_take(arena, larger(d_model, d_inner), sizeof(float));
     s.act = bm_arena_take(arena, n, s.act_stride);
     s.c = bm_arena_take(arena, n, sizeof(float));
+    uint64_t in_scratch = m->kernels->matmul_scratch(m->dims.in_rows, n, o->precision);
+    uint64_t out_scratch = m->kernels->matmul_scratch(d_model, n, o->precision);
+    s.matmul = bm_arena_take(arena, 1, in_scratch < out_scratch ? out_scratch : in_scratch);
     s.hidden = bm_arena_take(arena, (uint64_t)n * d_model, sizeof(float));
     return s;
 }

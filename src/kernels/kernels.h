@@ -96,6 +96,9 @@ typedef struct {
     /* Adds what this variant's matmul wants to look up. After quantize, before matmul. */
     void (*tabulate)(void *act, size_t cols, bm_precision precision);
 
+    /* Bytes of scratch that a matmul of up to n tokens wants, aligned to BM_ALIGN. */
+    uint64_t (*matmul_scratch)(size_t rows, size_t n, bm_precision precision);
+
     /*
      * The binary product of n tokens (Bi-Mamba, FBI-Linear with column scales, arXiv 2407.07093):
      *   y[t][o] = c[t] + sum_i s[o,i] * x[t][i]
@@ -103,13 +106,14 @@ typedef struct {
      *   act  prepared inputs, token t at act + t * act_stride; x already times the column scale
      *   c    [n] f32, dot(column bias, unscaled input): one number shared by all rows
      *   y    token t at y + t * y_stride: [bm_round_up(rows, BM_ROWS)] f32, overwritten
+     *   scratch  [matmul_scratch(rows, n, precision)]
      * BM_FAST, BM_HIGH: y = c, then for each group in order y += d[g] * (float)dot_g with the exact
      * integer dot_g = sum of s * q over the group (|dot_g| < 2^24).
      * BM_EXACT: y = c, then for each 4 columns in order y += (s0 x0 + s1 x1) + (s2 x2 + s3 x3).
      */
     void (*matmul)(float *y, size_t y_stride, const uint8_t *w, size_t rows, size_t cols,
                    const void *act, size_t act_stride, const float *c, size_t n,
-                   bm_precision precision);
+                   bm_precision precision, void *scratch);
 
     /*
      * RMSNorm folded with a column scale and the bias product of the binary layer behind it:

@@ -90,9 +90,17 @@ static float dot_signs_i16(const uint8_t *row, const int16_t *q, const float *d,
     return y;
 }
 
+static uint64_t matmul_scratch(size_t rows, size_t n, bm_precision precision) {
+    (void)rows;
+    (void)n;
+    (void)precision;
+    return 0;
+}
+
 static void matmul(float *y, size_t y_stride, const uint8_t *w, size_t rows, size_t cols,
                    const void *act, size_t act_stride, const float *c, size_t n,
-                   bm_precision precision) {
+                   bm_precision precision, void *scratch) {
+    (void)scratch;
     for (size_t t = 0; t < n; t++) {
         const uint8_t *a = (const uint8_t *)act + t * act_stride;
         const void *values = bm_act_values(a, cols);
@@ -238,6 +246,7 @@ const bm_kernels bm_kernels_ref = {
     .table_bytes = table_bytes,
     .quantize = quantize,
     .tabulate = tabulate,
+    .matmul_scratch = matmul_scratch,
     .matmul = matmul,
     .norm_scale = norm_scale,
     .conv_silu = conv_silu,

@@ -12,7 +12,7 @@
  * byte is 8 columns of one row, low nibble first. In a vector, byte 2j is row j and byte 2j + 1 is
  * row 8 + j, so that the even and the odd bytes of a sum come out in row order.
  */
-#include "simd128.h"
+#include "simd128_many.h"
 
 enum { VECTORS = BM_ROWS / 16 };
 
@@ -20,12 +20,6 @@ enum { VECTORS = BM_ROWS / 16 };
 
 static uint64_t signs_bytes(size_t rows, size_t cols) {
     return (uint64_t)bm_round_up(rows, BM_ROWS) * (cols / 8);
-}
-
-/* Where row r of a block keeps its byte, among the 64 of one step of 8 columns. */
-static size_t slot_of(size_t r) {
-    size_t in_vector = r % 16;
-    return r / 16 * 16 + 2 * (in_vector % 8) + in_vector / 8;
 }
 
 static void signs_write(uint8_t *w, size_t rows, size_t cols, uint64_t offset, const uint8_t *bytes,
@@ -37,7 +31,7 @@ static void signs_write(uint8_t *w, size_t rows, size_t cols, uint64_t offset, c
     while (n > 0) {
         size_t run = row_bytes - step < n ? row_bytes - step : n;
         uint8_t *at =
-            w + row / BM_ROWS * BM_ROWS * row_bytes + step * BM_ROWS + slot_of(row % BM_ROWS);
+            w + row / BM_ROWS * BM_ROWS * row_bytes + step * BM_ROWS + bm_table_slot(row % BM_ROWS);
         for (size_t i = 0; i < run; i++)
             at[i * BM_ROWS] = bytes[i];
         bytes += run;
@@ -232,7 +226,7 @@ static void block_integers(float *y, const uint8_t *w, const void *act, size_t c
 static void block_floats(float *y, const uint8_t *w, const void *act, size_t cols, float c) {
     const float *table = bm_act_tables(act, cols, BM_EXACT);
     for (size_t r = 0; r < BM_ROWS; r++) {
-        const uint8_t *signs = w + slot_of(r);
+        const uint8_t *signs = w + bm_table_slot(r);
         const float *t = table;
         float sum = c;
         for (size_t i = 0; i < cols; i += 8) {
@@ -245,13 +239,28 @@ static void block_floats(float *y, const uint8_t *w, const void *act, size_t col
     }
 }
 
-/* A block of signs is read once from memory for all n tokens; the tokens' tables stay in cache. */
+/* Products of 16 tokens at once pay for their tables when this many rows look them up. */
+enum { MANY_ROWS = 512 };
+
+static bool takes_many(size_t rows, size_t n, bm_precision precision) {
+    return rows >= MANY_ROWS && n >= BM_MANY && precision != BM_EXACT;
+}
+
+static uint64_t matmul_scratch(size_t rows, size_t n, bm_precision precision) {
+    return takes_many(rows, n, precision) ? bm_matmul_many_scratch(rows, precision) : 0;
+}
+
 static void matmul(float *y, size_t y_stride, const uint8_t *w, size_t rows, size_t cols,
                    const void *act, size_t act_stride, const float *c, size_t n,
-                   bm_precision precision) {
-    for (size_t row = 0; row < rows; row += BM_ROWS) {
+                   bm_precision precision, void *scratch) {
+    size_t done = 0;
+    for (; takes_many(rows, n - done, precision); done += BM_MANY)
+        bm_matmul_many__simd128(y + done * y_stride, y_stride, w, rows, cols,
+                                (const uint8_t *)act + done * act_stride, act_stride, c + done,
+                                precision, scratch);
+    for (size_t row = 0; row < rows && done < n; row += BM_ROWS) {
         const uint8_t *block = w + row * (cols / 8);
-        for (size_t t = 0; t < n; t++) {
+        for (size_t t = done; t < n; t++) {
             const uint8_t *a = (const uint8_t *)act + t * act_stride;
             float *out = y + t * y_stride + row;
             if (precision == BM_EXACT)
@@ -269,6 +278,7 @@ const bm_kernels bm_kernels_table = {
     .table_bytes = table_bytes,
     .quantize = bm_quantize__simd128,
     .tabulate = tabulate,
+    .matmul_scratch = matmul_scratch,
     .matmul = matmul,
     .norm_scale = bm_norm_scale__simd128,
     .conv_silu = bm_conv_silu__simd128,

@@ -1,0 +1,26 @@
+/*
+ * simd128_many.h: binary products of many tokens at once over the weight layout of simd128_table.c.
+ */
+#ifndef BM_SIMD128_MANY_H
+#define BM_SIMD128_MANY_H
+
+#include "simd128.h"
+
+/* Tokens of one call. */
+enum { BM_MANY = 16 };
+
+/* Where row r of a block of BM_ROWS keeps its byte, among the 64 of one step of 8 columns. */
+static inline size_t bm_table_slot(size_t r) {
+    size_t in_vector = r % 16;
+    return r / 16 * 16 + 2 * (in_vector % 8) + in_vector / 8;
+}
+
+/* Bytes of scratch, aligned to BM_ALIGN, that a call needs. */
+uint64_t bm_matmul_many_scratch(size_t rows, bm_precision precision);
+
+/* As bm_kernels.matmul with n = BM_MANY and BM_FAST or BM_HIGH; the tables of `act` are not read. */
+void bm_matmul_many__simd128(float *y, size_t y_stride, const uint8_t *w, size_t rows, size_t cols,
+                             const void *act, size_t act_stride, const float *c,
+                             bm_precision precision, void *scratch);
+
+#endif
