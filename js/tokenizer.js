@@ -18,6 +18,11 @@ import { readTokenizerFile } from './tokenizer-file.js'
 
 /** Shorter segments cost a call each, longer ones miss the library's cache of words; 64 was the fastest measured. */
 const MIN_SEGMENT = 64
+/**
+ * A run this long without a place to cut (a hundred pages of one letter) is cut anyway: the library needs about 100 bytes and
+ * 5 us a character, and cannot be interrupted. Only there can the tokens differ from an uncut text's, at one place in 32 Ki.
+ */
+const MAX_SEGMENT = 1 << 15
 /** UTF-16 units encoded before the event loop gets a turn. */
 const BREATH_UNITS = 1 << 16
 
@@ -89,8 +94,12 @@ export class Tokenizer {
 
   /** @param {string} text @returns {Iterable<string>} pieces between which nothing merges; together they are the text */
   #segments(text) {
-    if (this.#joined) return cutBetweenPairs(text, this.#joined)
-    return this.#file.cutAtSpace ? cutBeforeSpace(text) : [text]
+    const segments = this.#joined
+      ? cutBetweenPairs(text, this.#joined)
+      : this.#file.cutAtSpace
+        ? cutBeforeSpace(text)
+        : [text]
+    return cutLong(segments)
   }
 }
 
@@ -141,4 +150,19 @@ function* cutBeforeSpace(text) {
     start = index
   }
   if (start < text.length) yield text.slice(start)
+}
+
+/** @param {Iterable<string>} segments @returns {Generator<string, void, void>} */
+function* cutLong(segments) {
+  for (const segment of segments) {
+    let start = 0
+    while (segment.length - start > MAX_SEGMENT) {
+      // Not between the halves of a surrogate pair.
+      const isPair = Number(segment.codePointAt(start + MAX_SEGMENT - 1)) > 0xffff
+      const end = start + MAX_SEGMENT - (isPair ? 1 : 0)
+      yield segment.slice(start, end)
+      start = end
+    }
+    yield segment.slice(start)
+  }
 }

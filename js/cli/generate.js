@@ -5,6 +5,7 @@
  * else does; all else goes to stderr.
  */
 
+import { addAbortSignal } from 'node:stream'
 import { BiMamba } from '../index.js'
 import {
   COMMON_OPTIONS,
@@ -85,10 +86,10 @@ async function readPrompt({ values, positionals }, io) {
 
 /** @param {Io} io @returns {Promise<string>} without the line feed that ends a file or an echo */
 async function readStdin({ stdin, signal }) {
+  addAbortSignal(signal, stdin)
   const parts = []
   let sizeBytes = 0
   for await (const part of stdin) {
-    signal.throwIfAborted()
     const bytes = typeof part === 'string' ? new TextEncoder().encode(part) : part
     sizeBytes += bytes.length
     if (sizeBytes > MAX_STDIN_BYTES)

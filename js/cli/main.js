@@ -46,8 +46,8 @@ export async function main(args, io) {
   try {
     return await dispatch(args, io)
   } catch (error) {
-    if (io.signal.aborted && error === io.signal.reason)
-      return error instanceof ReaderGone ? 0 : 130
+    // Whatever failed after Ctrl-C failed because of it.
+    if (io.signal.aborted) return io.signal.reason instanceof ReaderGone ? 0 : 130
     await write(io.stderr, `bimamba: ${describe(error)}\n`)
     return isUsage(error) ? 2 : 1
   }

@@ -11,7 +11,7 @@
  * What a command is given instead of the process.
  *
  * @typedef {object} Io
- * @property {AsyncIterable<Uint8Array | string>} stdin
+ * @property {import('node:stream').Readable} stdin
  * @property {OutputStream} stdout
  * @property {OutputStream} stderr
  * @property {AbortSignal} signal  aborted by Ctrl-C, or when nobody reads stdout any more

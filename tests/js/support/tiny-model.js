@@ -33,6 +33,7 @@ let count = 0
  * @param {number} [options.seed]
  * @param {object | null} [options.tokenizer] a tokenizer.json; null: none
  * @param {import('./checkpoint.js').TestConfig} [options.config]
+ * @param {'int8' | 'f32'} [options.embedding]
  * @param {boolean} [options.bos] give the file BOS and EOS ids (1 and 2)
  * @returns {Promise<string>} path
  */
@@ -40,6 +41,7 @@ export async function tinyModel({
   seed = 7,
   tokenizer = sentencePieceTokenizer(),
   config = {},
+  embedding = 'int8',
   bos = true,
 } = {}) {
   const base = join(temporaryFolder(), `tiny-${++count}`)
@@ -53,6 +55,6 @@ export async function tinyModel({
     ...(bos ? { editConfig: (json) => ({ ...json, bos_token_id: 1, eos_token_id: 2 }) } : {}),
   })
   const path = `${base}.safetensors`
-  await convertCheckpoint(await Core.create(), base, path)
+  await convertCheckpoint(await Core.create(), base, path, { embedding })
   return path
 }
