@@ -2,7 +2,7 @@
  * The installed package in a real page: no bundler, relative URLs, a strict Content-Security-Policy.
  *
  * Owns what a page must see: the text that Node generates from the same seed, errors with their codes,
- * streams that stop. The lines given to `evaluate` run in the page, where page-script.js has left the
+ * streams that stop. The lines given to `evaluate` run in the page, where plain-page.js has left the
  * package's names.
  */
 
