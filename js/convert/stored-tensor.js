@@ -107,7 +107,7 @@ export class StoredTensor {
     const span = 1 + shape.reduce((sum, n, i) => sum + (n - 1) * (this.strides[i] ?? 1), 0)
     const contiguous = rowMajor(shape).every((s, i) => s === this.strides[i] || shape[i] === 1)
     if (contiguous) return this.#read(start, needed)
-    if (span <= Math.max(2 * needed, SLICE_BYTES))
+    if (span <= Math.max(2 * needed, SLICE_BYTES / 4))
       return gather(await this.#read(start, span), shape, this.strides)
     return this.#readScattered(start, shape)
   }
