@@ -112,7 +112,7 @@ export function detokenize(table, ids) {
   return text + detokenizer.flush()
 }
 
-/** Ends a text before the first stop string, wherever the pieces are cut. */
+/** Ends a text before the stop string that is complete first, wherever the pieces are cut. */
 export class StopMatcher {
   #stops
   #held = ''
@@ -131,12 +131,25 @@ export class StopMatcher {
   push(text) {
     if (this.stopped) return ''
     this.#held += text
-    const found = this.#stops.map((stop) => this.#held.indexOf(stop)).filter((at) => at >= 0)
-    this.stopped = found.length > 0
-    const end = this.stopped ? Math.min(...found) : this.#held.length - this.#possibleStart()
+    const found = this.#firstStop()
+    this.stopped = found >= 0
+    const end = this.stopped ? found : this.#held.length - this.#possibleStart()
     const out = this.#held.slice(0, end)
     this.#held = this.stopped ? '' : this.#held.slice(end)
     return out
+  }
+
+  /** @returns {number} where the stop string begins that is complete first (of two, the longer); -1: none is */
+  #firstStop() {
+    let start = -1
+    let end = Number.POSITIVE_INFINITY
+    for (const stop of this.#stops) {
+      const at = this.#held.indexOf(stop)
+      if (at < 0 || at + stop.length > end) continue
+      start = at + stop.length === end ? Math.min(start, at) : at
+      end = at + stop.length
+    }
+    return start
   }
 
   /** @returns {string} what was held back in case a stop string followed */
