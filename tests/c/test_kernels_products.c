@@ -217,6 +217,10 @@ static product random_product(check_random *r) {
         .precision = random_precision(r),
         .is_saturated = check_between(r, 0, 2) == 0,
     };
+    if (check_between(r, 0, 24) == 0) { /* where a variant may work on many tokens at once */
+        p.rows = check_between(r, 500, 600);
+        p.n = check_between(r, 15, 35);
+    }
     p.y_stride = bm_round_up(p.rows, BM_ROWS) + 16 * check_between(r, 0, 2);
     p.signs = random_bytes(r, p.rows * p.cols / 8);
     float *x = check_take(p.n * p.cols * sizeof *x);
@@ -231,6 +235,7 @@ static product random_product(check_random *r) {
 
 static float *run_product(const bm_kernels *k, const product *p, uint64_t seed, uint8_t **acts,
                           size_t *act_stride) {
+    check_random r = check_seed(seed, 50);
     size_t row_bytes = p->cols / 8;
     uint8_t *w = zeroed((size_t)k->signs_bytes(p->rows, p->cols));
     k->signs_write(w, p->rows, p->cols, 0, p->signs, p->rows * row_bytes);
@@ -240,17 +245,20 @@ static float *run_product(const bm_kernels *k, const product *p, uint64_t seed, 
     *acts = check_take((p->n - 1) * *act_stride + act_bytes);
     for (size_t t = 0; t < p->n; t++) {
         uint8_t *act = *acts + t * *act_stride;
-        check_random r = check_seed(seed, 100 + t); /* the same integers for every variant */
+        check_random same = check_seed(seed, 100 + t); /* integers for every variant alike */
         float *x = check_take(p->cols * sizeof *x);
         memcpy(x, p->x + t * p->cols, p->cols * sizeof *x);
         k->quantize(act, x, p->cols, p->precision);
         if (p->is_saturated && p->precision != BM_EXACT)
-            saturate(&r, act, p->cols, p->precision);
+            saturate(&same, act, p->cols, p->precision);
         k->tabulate(act, p->cols, p->precision);
     }
     size_t size = (p->n - 1) * p->y_stride + bm_round_up(p->rows, BM_ROWS);
     float *y = check_take(size * sizeof *y);
-    k->matmul(y, p->y_stride, w, p->rows, p->cols, *acts, *act_stride, p->c, p->n, p->precision);
+    size_t most = check_between(&r, p->n, p->n + 20); /* scratch may be planned for more tokens */
+    void *scratch = check_take((size_t)k->matmul_scratch(p->rows, most, p->precision));
+    k->matmul(y, p->y_stride, w, p->rows, p->cols, *acts, *act_stride, p->c, p->n, p->precision,
+              scratch);
     return y;
 }
 
