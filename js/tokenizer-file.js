@@ -36,8 +36,22 @@ const BYTE_TOKEN = /^<0x([0-9A-F]{2})>$/
  * @returns {TokenizerFile}
  * @throws {BmError} `tokenizer`
  */
-export function readTokenizerFile(json, { paddedVocabSize, reservedIds }) {
-  const root = parse(json)
+export function readTokenizerFile(json, model) {
+  try {
+    return readTables(parse(json), model)
+  } catch (cause) {
+    if (cause instanceof BmError) throw cause
+    // JSON nested so deeply that comparing or quoting it overflows the stack.
+    throw new BmError('tokenizer', `tokenizer: cannot be read: ${cause}`, { cause })
+  }
+}
+
+/**
+ * @param {Json} root
+ * @param {{ paddedVocabSize: number, reservedIds: Iterable<number> }} model
+ * @returns {TokenizerFile}
+ */
+function readTables(root, { paddedVocabSize, reservedIds }) {
   const model = objectAt(root, 'model')
   checkModel(model)
   const vocab = readVocab(model.vocab, paddedVocabSize)
