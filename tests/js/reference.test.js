@@ -19,6 +19,7 @@ import { logitError } from './support/divergence.js'
 import { logitsOfParts, openPacked, pack } from './support/packed-engine.js'
 import {
   CASES,
+  FULL_WIDTH,
   LONG_MEMORY,
   LONG_SILENCE,
   randomCases,
@@ -83,15 +84,17 @@ function caseOf(name) {
 
 /** @param {ReferenceCase} chosen */
 function tokensFor(chosen) {
+  if (chosen === FULL_WIDTH) return tokensOf(chosen, 20)
   return tokensOf(chosen, LONG.includes(chosen) ? LONG_TOKENS : TOKENS)
 }
 
 before(async () => {
   dir = await mkdtemp(join(tmpdir(), 'bimamba-reference-'))
+  if (!python) return
   core = await Core.create()
   /** @type {Map<string, import('./support/reference-run.js').ReferenceJob>} */
   const jobs = new Map()
-  for (const [i, chosen] of [...ALL, ...LONG].entries()) {
+  for (const [i, chosen] of [...ALL, ...LONG, FULL_WIDTH].entries()) {
     const folder = join(dir, `case${i}`)
     await writeCase(folder, chosen)
     const tokens = tokensFor(chosen)
@@ -111,7 +114,6 @@ before(async () => {
     await writeCase(folder, golden.case)
     jobs.set(name, { model: folder, tokens: golden.tokens })
   }
-  if (!python) return
   const results = await runReference(python, dir, [...jobs.values()])
   for (const [i, key] of [...jobs.keys()].entries()) {
     reference.set(key, /** @type {ReferenceResult} */ (results[i]))
@@ -232,6 +234,19 @@ describe('a long time', { skip }, () => {
       judge(t, { error: Math.max(...worst), where: 'any token' }, tolerance)
     })
   }
+})
+
+test(FULL_WIDTH.name, { skip }, async (t) => {
+  const { logits, vocabSize, maxLogit } = result(FULL_WIDTH.name)
+  const rows = await withSession(`${FULL_WIDTH.name} f32`, { precision: 'exact' }, (session) =>
+    logitsOfParts(session, tokensFor(FULL_WIDTH), [1, 2, 17]),
+  )
+  const error = logitError(
+    rows.flatMap((row) => Array.from(row)),
+    logits.subarray(0, rows.length * vocabSize),
+    maxLogit,
+  )
+  judge(t, { error, where: 'any token' }, TOLERANCES.exact)
 })
 
 test('log-probabilities leave the padded rows out', { skip }, async (t) => {

@@ -111,6 +111,13 @@ export const LONG_SILENCE = /** @satisfies {ReferenceCase} */ ({
   silence: true,
 })
 
+/** One layer as wide as the 780M model: 6448 rows, which fill no whole number of blocks of 64. */
+export const FULL_WIDTH = /** @satisfies {ReferenceCase} */ ({
+  name: 'one layer of the 780M model',
+  seed: 121,
+  config: { n_layer: 1, d_model: 1536, d_state: 128, headdim: 64, vocab_size: 100 },
+})
+
 /**
  * Shapes nobody thought of.
  *
