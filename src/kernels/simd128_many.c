@@ -169,10 +169,9 @@ void bm_matmul_many__simd128(float *y, size_t y_stride, const uint8_t *w, size_t
         size_t end = cols - start < BM_GROUP ? cols : start + BM_GROUP;
         run_group(&ws, w, slots, cols, start, end, act, act_stride, precision);
     }
-    for (size_t row = 0; row < rows; row++) {
-        const float *sums =
-            ws.sums + (row / BM_ROWS * BM_ROWS + bm_table_slot(row % BM_ROWS)) * BM_MANY;
+    for (size_t slot = 0; slot < slots; slot++) {
+        size_t row = slot / BM_ROWS * BM_ROWS + bm_table_row(slot % BM_ROWS);
         for (size_t t = 0; t < BM_MANY; t++)
-            y[t * y_stride + row] = sums[t];
+            y[t * y_stride + row] = ws.sums[slot * BM_MANY + t];
     }
 }

@@ -15,6 +15,12 @@ static inline size_t bm_table_slot(size_t r) {
     return r / 16 * 16 + 2 * (in_vector % 8) + in_vector / 8;
 }
 
+/* The row of a block whose byte is at `slot`. */
+static inline size_t bm_table_row(size_t slot) {
+    size_t in_vector = slot % 16;
+    return slot / 16 * 16 + in_vector / 2 + in_vector % 2 * 8;
+}
+
 /* Bytes of scratch, aligned to BM_ALIGN, that a call needs. */
 uint64_t bm_matmul_many_scratch(size_t rows, bm_precision precision);
 

@@ -223,19 +223,27 @@ static void block_integers(float *y, const uint8_t *w, const void *act, size_t c
     }
 }
 
+/* Independent sums that hide the latency of the additions. */
+enum { LANES = 8 };
+
 static void block_floats(float *y, const uint8_t *w, const void *act, size_t cols, float c) {
     const float *table = bm_act_tables(act, cols, BM_EXACT);
-    for (size_t r = 0; r < BM_ROWS; r++) {
-        const uint8_t *signs = w + bm_table_slot(r);
+    for (size_t slot = 0; slot < BM_ROWS; slot += LANES) {
+        const uint8_t *signs = w + slot;
         const float *t = table;
-        float sum = c;
+        float sum[LANES];
+        for (size_t k = 0; k < LANES; k++)
+            sum[k] = c;
         for (size_t i = 0; i < cols; i += 8) {
-            sum += t[*signs & 15];
-            sum += t[16 + (*signs >> 4)];
+            for (size_t k = 0; k < LANES; k++) {
+                sum[k] += t[signs[k] & 15];
+                sum[k] += t[16 + (signs[k] >> 4)];
+            }
             signs += BM_ROWS;
             t += 32;
         }
-        y[r] = sum;
+        for (size_t k = 0; k < LANES; k++)
+            y[bm_table_row(slot + k)] = sum[k];
     }
 }
 
@@ -258,10 +266,10 @@ static void matmul(float *y, size_t y_stride, const uint8_t *w, size_t rows, siz
         bm_matmul_many__simd128(y + done * y_stride, y_stride, w, rows, cols,
                                 (const uint8_t *)act + done * act_stride, act_stride, c + done,
                                 precision, scratch);
-    for (size_t row = 0; row < rows && done < n; row += BM_ROWS) {
-        const uint8_t *block = w + row * (cols / 8);
-        for (size_t t = done; t < n; t++) {
-            const uint8_t *a = (const uint8_t *)act + t * act_stride;
+    for (size_t t = done; t < n; t++) {
+        const uint8_t *a = (const uint8_t *)act + t * act_stride;
+        for (size_t row = 0; row < rows; row += BM_ROWS) {
+            const uint8_t *block = w + row * (cols / 8);
             float *out = y + t * y_stride + row;
             if (precision == BM_EXACT)
                 block_floats(out, block, a, cols, c[t]);
