@@ -97,7 +97,12 @@ export async function writeCheckpoint(dir, options = {}) {
   }
   const made = madeTensors(config, seed, options)
   const tensors = options.edit?.(made) ?? made
-  const named = tensors.map((t) => ({ ...t, name: (options.prefix ?? '') + t.name }))
+  const prefix = options.prefix ?? ''
+  const named = tensors.map(({ sharedWith, ...t }) => ({
+    ...t,
+    name: prefix + t.name,
+    ...(sharedWith === undefined ? {} : { sharedWith: prefix + sharedWith }),
+  }))
   await writeContainer(dir, named, { container, dtype, ...options })
   const kept = keep ? tensors : []
   const entries = kept.map(
