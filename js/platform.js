@@ -105,7 +105,8 @@ export function startWorker(url, events) {
 function startThread(threads, url, events) {
   // A variable base: bundlers that copy `new URL('...', import.meta.url)` must not copy the worker a second time.
   const here = import.meta.url
-  const worker = new threads.Worker(new URL(url ?? './worker.js', here))
+  // Flags of the program (`node --input-type=module -e ...`) are not for the worker.
+  const worker = new threads.Worker(new URL(url ?? './worker.js', here), { execArgv: [] })
   let alive = true
   /** @param {string} reason @param {unknown} [cause] */
   const died = (reason, cause) => {

@@ -181,7 +181,8 @@ export class RemoteEngine {
     } finally {
       signal?.removeEventListener('abort', onAbort)
       this.#pending.delete(id)
-      if (this.#pending.size === 0) this.#worker.release()
+      // Not while it is being ended: the end is awaited too.
+      if (this.#pending.size === 0 && !this.#ended) this.#worker.release()
     }
   }
 

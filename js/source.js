@@ -44,7 +44,11 @@ export function describeSource(source) {
   }
   if (source instanceof URL) return describeUrl(source.href)
   if (source instanceof ArrayBuffer) return { kind: 'bytes', bytes: new Uint8Array(source) }
-  if (source instanceof Uint8Array) return { kind: 'bytes', bytes: source }
+  if (source instanceof Uint8Array) {
+    // Not the object itself: a Buffer's slice() is no copy, and what is transferred must be one.
+    const bytes = new Uint8Array(source.buffer, source.byteOffset, source.byteLength)
+    return { kind: 'bytes', bytes }
+  }
   if (source instanceof Blob) return { kind: 'blob', blob: source }
   throw new BmError(
     'argument',

@@ -1,0 +1,12 @@
+/**
+ * The package's worker, but it dies: in the middle of its third piece, or at once when told so by its name.
+ */
+
+import { parentPort } from 'node:worker_threads'
+import '../../../js/worker.js'
+
+let pulls = 0
+parentPort?.on('message', (message) => {
+  if (message.kind === 'next' && ++pulls === 3) process.exit(3)
+  if (message.kind === 'call') throw new Error('the worker broke')
+})
