@@ -3,6 +3,7 @@
  */
 #include "random_model.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -24,7 +25,7 @@ bm_config random_config(check_random *r) {
         .embedding_dtype = pick(r, dtypes, 3),
         .norm_eps = 1e-5f,
         .dt_min = check_between(r, 0, 3) ? 0.0f : check_uniform(r, 0.0, 0.01),
-        .dt_max = check_between(r, 0, 3) ? 3.4e38f : check_uniform(r, 0.1, 10.0),
+        .dt_max = check_between(r, 0, 3) ? INFINITY : check_uniform(r, 0.1, 10.0),
     };
     uint32_t d_inner = c.expand * c.d_model;
     do
