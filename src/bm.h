@@ -28,7 +28,7 @@ typedef enum {
     BM_E_MEMORY,    /* the allocator returned nothing */
     BM_E_ORDER,     /* called too early or twice: unsealed parts, bytes missing */
     BM_E_NONFINITE, /* a weight is NaN or infinite */
-    BM_E_NUMERIC    /* a computed logit is NaN or infinite */
+    BM_E_NUMERIC    /* the forward pass computed NaN or infinity */
 } bm_status;
 
 enum { BM_MESSAGE_SIZE = 192 };
@@ -110,15 +110,17 @@ void bm_model_free(bm_model *model);
 
 /*
  * Takes bytes [offset, offset + n) of tensor `index` in its file form (little-endian, row-major) and
- * puts them where the kernels want them. Ranges may come in any order; each byte exactly once.
+ * puts them where the kernels want them. Ranges may come in any order, each byte exactly once: bytes
+ * are counted, so a range that comes twice while another is missing is the caller's mistake to avoid.
  * BM_E_ARGUMENT: outside the tensor. BM_E_ORDER: more bytes than the tensor has, or a sealed part.
  */
 bm_status bm_model_write(bm_model *model, size_t index, uint64_t offset, const void *bytes,
                          size_t n, bm_error *err);
 
 /*
- * Declares a part complete: every byte written, every float finite (BM_E_ORDER, BM_E_NONFINITE name
- * the tensor), then folds what the forward pass wants folded. Once per part.
+ * Declares a part complete: every byte has arrived (BM_E_ORDER), every float is finite (BM_E_NONFINITE;
+ * both name the tensor), then folds what the forward pass wants folded. Once per part; a part that
+ * failed stays open.
  */
 bm_status bm_model_seal_part(bm_model *model, size_t part, bm_error *err);
 
@@ -132,10 +134,24 @@ typedef struct bm_session bm_session;
  */
 typedef enum { BM_FAST, BM_HIGH, BM_EXACT, BM_PRECISION_COUNT } bm_precision;
 
+/*
+ * How a session spreads its work. run(self, task, arg, count) calls task(arg, i) once for every i in
+ * [0, count), in any order and on any threads, and returns when all calls have. Work is split by
+ * output, never by sums, so no result depends on the team.
+ */
+typedef struct {
+    void (*run)(void *self, void (*task)(void *arg, size_t index), void *arg, size_t count);
+    void *self;
+    uint32_t n_threads; /* how many tasks can run at once, 1 ... BM_MAX_THREADS */
+} bm_team;
+
+enum { BM_MAX_THREADS = 64 };
+
 typedef struct {
     bm_precision precision;
     bm_dtype state_dtype; /* of the SSM state: BM_F32 or BM_F16 */
     uint32_t max_chunk;   /* most tokens in one append, 1 ... 1024; scratch memory grows with it */
+    const bm_team *team;  /* NULL: the calling thread alone. Must outlive the session */
 } bm_session_options;
 
 /* A session at position 0 over a model whose parts are all sealed. */
@@ -152,13 +168,15 @@ uint64_t bm_session_position(const bm_session *session);
 /*
  * Consumes n tokens (1 ... max_chunk). The state and logits after any split of a sequence into
  * appends are the same, bit for bit. BM_E_ARGUMENT (count, or an id outside the vocabulary): the
- * session is unchanged.
+ * session is unchanged. BM_E_NUMERIC: NaN or infinity reached the state, as finite weights of absurd
+ * size can bring about; every later call says so again until bm_session_reset.
  */
 bm_status bm_session_append(bm_session *session, const uint32_t *ids, size_t n, bm_error *err);
 
 /*
  * Computes the logits [vocab_size] after token `index` of the last append. `*logits` points into the
- * session and is valid until the next call on it. BM_E_ARGUMENT: no such token; BM_E_NUMERIC.
+ * session and is valid until the next call on it. Asking again for the same token costs nothing.
+ * BM_E_ARGUMENT: no such token. BM_E_NUMERIC: a logit, or the state already, is NaN or infinite.
  */
 bm_status bm_session_logits(bm_session *session, size_t index, const float **logits, bm_error *err);
 

@@ -10,6 +10,7 @@
 
 #include "bm.h"
 
+#include <float.h>
 #include <string.h>
 
 /* Fills `err` (may be NULL) with a printf-style message and returns `status`. No floats in `format`. */
@@ -20,6 +21,8 @@ bm_status
 bm_fail(bm_error *err, bm_status status, const char *format, ...);
 
 /* ---- Planned memory ------------------------------------------------------------------------- */
+
+_Static_assert(FLT_EVAL_METHOD == 0, "results need float arithmetic in float");
 
 enum { BM_ALIGN = 64 };
 

@@ -1,8 +1,8 @@
 /*
  * bm_config.c: limits of a configuration and the table of tensors it implies. See bm_config.h.
  *
- * The limits make every later size fit: the largest product, in_rows * d_model, stays below 2^33 and
- * is computed in 64 bits; counts of floats that the forward pass indexes stay below 2^31.
+ * The limits keep every size of a model below 2^48, and sizes are computed in 64 bits. What does not fit
+ * the address space is refused when memory is taken, so an index into memory that was taken fits size_t.
  */
 #include "bm_config.h"
 
@@ -12,13 +12,14 @@
 
 typedef struct {
     bm_config_field public;
-    size_t offset; /* into bm_config */
+    size_t offset;     /* into bm_config */
+    const char *range; /* for messages: the core prints no floats */
 } field;
 
 #define INTEGER(name, min, max)                                                                    \
-    { {#name, min, max, true}, offsetof(bm_config, name) }
+    { {#name, min, max, true}, offsetof(bm_config, name), "an integer from " #min " to " #max }
 #define REAL(name, min, max)                                                                       \
-    { {#name, min, max, false}, offsetof(bm_config, name) }
+    { {#name, min, max, false}, offsetof(bm_config, name), #min " to " #max }
 
 static const field fields[] = {
     INTEGER(n_layer, 1, 256),
@@ -33,7 +34,7 @@ static const field fields[] = {
     INTEGER(tie_embeddings, 0, 1),
     REAL(norm_eps, 1e-12, 1),
     REAL(dt_min, 0, 1e6),
-    REAL(dt_max, 1e-9, (double)INFINITY),
+    REAL(dt_max, 1e-9, INFINITY),
     INTEGER(embedding_dtype, BM_I8, BM_F32),
 };
 
@@ -71,14 +72,11 @@ static bool in_range(const field *f, double value) {
 }
 
 static bm_status range_error(const field *f, double value, bm_error *err) {
-    /* Whole numbers cover every message that a person acts on; the core has no float printing. */
-    if (f->public.is_integer && value >= 0 && value < 4294967296.0)
-        return bm_fail(err, BM_E_CONFIG, "%s is %u, want an integer from %u to %u", f->public.name,
-                       (unsigned)value, (unsigned)f->public.min, (unsigned)f->public.max);
-    if (f->public.is_integer)
-        return bm_fail(err, BM_E_CONFIG, "%s is no integer from %u to %u", f->public.name,
-                       (unsigned)f->public.min, (unsigned)f->public.max);
-    return bm_fail(err, BM_E_CONFIG, "%s is outside its range", f->public.name);
+    bool is_whole = value >= 0 && value < 4294967296.0 && value == (double)(uint32_t)value;
+    if (is_whole)
+        return bm_fail(err, BM_E_CONFIG, "%s is %u, want %s", f->public.name, (unsigned)value,
+                       f->range);
+    return bm_fail(err, BM_E_CONFIG, "%s is out of range, want %s", f->public.name, f->range);
 }
 
 bm_status bm_config_set(bm_config *config, size_t index, double value, bm_error *err) {
@@ -128,7 +126,7 @@ bm_status bm_config_check(const bm_config *c, bm_error *err) {
         return bm_fail(err, BM_E_CONFIG, "padded_vocab_size is %u, want %u to %u",
                        c->padded_vocab_size, c->vocab_size, c->vocab_size + MAX_VOCAB_PADDING);
     if (!(c->dt_min < c->dt_max))
-        return bm_fail(err, BM_E_CONFIG, "dt_min is not below dt_max");
+        return bm_fail(err, BM_E_CONFIG, "dt_min is not below dt_max, want dt_min < dt_max");
     return BM_OK;
 }
 

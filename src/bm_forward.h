@@ -12,20 +12,21 @@
 
 /*
  * The SSM state of a head is S = scale * stored, and |stored| <= 2 * bound. A token's decay multiplies
- * the one number `scale` instead of all of S, so a 16-bit S cannot get stuck when the decay is below
- * half a unit in its last place, nothing sinks into subnormals, and S needs one rounding a token.
+ * the one number `scale` instead of all of S, so a 16-bit S cannot get stuck when the decay is less
+ * than half a unit in its last place, a fading S does not crawl through subnormals, and S is rounded
+ * once a token.
  */
 typedef struct {
     float scale; /* 0: S is zero */
     float bound;
-} bm_head_scale;
+} bm_ssm_scale;
 
 /* The recurrent state: all that the model knows of the tokens so far. All zero at position 0. */
 typedef struct {
     bm_dtype ssm_dtype; /* BM_F32 or BM_F16 */
     float *conv; /* [n_layer, d_conv - 1, conv_dim]: inputs; position p is row p % (d_conv - 1) */
     void *ssm;   /* [n_layer, n_heads, headdim, d_state] */
-    bm_head_scale *heads; /* [n_layer, n_heads] */
+    bm_ssm_scale *scales; /* [n_layer, n_heads] */
     uint64_t position;    /* tokens consumed */
 } bm_timeline;
 
@@ -33,25 +34,29 @@ typedef struct {
 typedef struct {
     size_t zxbcdt_stride; /* floats a token */
     size_t out_stride;
-    size_t act_stride; /* bytes a token */
-    float *r;          /* [T, d_model] residual stream */
-    float *zxbcdt;     /* [T, zxbcdt_stride] output of in_proj: z, x, B, C, dt */
-    float *y;          /* [T, d_inner] output of the SSM, then gated */
-    float *out;        /* [T, out_stride] output of out_proj */
-    float *b_max;      /* [T, ngroups] max |B| */
-    float *normed;     /* [max(d_model, d_inner)] one token's input of a binary product */
-    uint8_t *act;      /* [T, act_stride] prepared inputs */
-    float *c;          /* [T] bias products */
-    void *matmul;      /* what the kernels want beside */
-    float *hidden;     /* [T, d_model] final normed vectors of the last chunk */
+    size_t normed_stride;
+    size_t act_stride;    /* bytes a token */
+    size_t matmul_stride; /* bytes a task */
+    float *r;             /* [T, d_model] residual stream */
+    float *zxbcdt;        /* [T, zxbcdt_stride] output of in_proj: z, x, B, C, dt */
+    float *y;             /* [T, d_inner] output of the SSM, gated */
+    float *out;           /* [T, out_stride] output of out_proj */
+    float *normed;        /* [T, normed_stride] inputs of a binary product */
+    uint8_t *act;         /* [T, act_stride] the same, prepared */
+    float *c;             /* [T] bias products */
+    uint8_t *matmul;      /* [n_threads, matmul_stride] what the kernels want beside */
+    float *hidden;        /* [T, d_model] final normed vectors of the last chunk */
 } bm_scratch;
 
+/* Most rows that one task has of a product over several tokens; its scratch is for so many. */
+size_t bm_forward_task_rows(size_t rows, const bm_team *team);
+
 /* Runs n tokens (ids below vocab_size, n at most T) through all layers; fills scratch->hidden. */
-void bm_forward(const bm_model *model, bm_precision precision, bm_timeline *timeline,
-                const bm_scratch *scratch, const uint32_t *ids, size_t n);
+void bm_forward(const bm_model *model, bm_precision precision, const bm_team *team,
+                bm_timeline *timeline, const bm_scratch *scratch, const uint32_t *ids, size_t n);
 
 /* logits [vocab_size] from one hidden vector [d_model]; uses scratch->act. */
-void bm_forward_logits(const bm_model *model, bm_precision precision, const bm_scratch *scratch,
-                       const float *hidden, float *logits);
+void bm_forward_logits(const bm_model *model, bm_precision precision, const bm_team *team,
+                       const bm_scratch *scratch, const float *hidden, float *logits);
 
 #endif

@@ -25,9 +25,9 @@ static void layout_layer(bm_arena *arena, bm_layer *layer, const bm_model *m) {
     };
 }
 
-static bm_table layout_table(bm_arena *arena, const bm_config *c) {
+static bm_token_table layout_table(bm_arena *arena, const bm_config *c) {
     uint64_t elements = (uint64_t)c->padded_vocab_size * c->d_model;
-    bm_table table = {
+    bm_token_table table = {
         .weight = bm_arena_take(arena, elements, bm_dtype_size((bm_dtype)c->embedding_dtype))};
     if (bm_has_scale(c))
         table.scale = bm_arena_take(arena, c->padded_vocab_size, sizeof(float));
@@ -186,21 +186,46 @@ static bm_status check_tensor(const bm_model *m, size_t index, const bm_tensor *
     return check_floats(tensor, values, err);
 }
 
-static void multiply(float *y, const float *x, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        y[i] *= x[i];
+typedef struct {
+    const char *name;
+    float *y; /* [n], becomes y * x */
+    const float *x;
+    size_t n;
+} fold;
+
+static bm_status check_fold(const fold *f, size_t layer, bm_error *err) {
+    for (size_t i = 0; i < f->n; i++)
+        if (!bm_is_finite(f->y[i] * f->x[i]))
+            return bm_fail(err, BM_E_NONFINITE, "layers.%zu: %s overflows at column %zu", layer,
+                           f->name, i);
+    return BM_OK;
 }
 
-static void fuse_layer(bm_model *m, size_t index) {
+/* Folds the norms into the column scales behind them, all or nothing: products can overflow. */
+static bm_status fold_layer(bm_model *m, size_t index, bm_error *err) {
     bm_layer *l = &m->layers[index];
-    const float *norm = m->norm + index * m->config.d_model;
-    const float *gate_norm = m->gate_norm + index * m->dims.d_inner;
-    multiply(l->in_scale, norm, m->config.d_model);
-    multiply(l->in_bias, norm, m->config.d_model);
-    multiply(l->out_scale, gate_norm, m->dims.d_inner);
-    multiply(l->out_bias, gate_norm, m->dims.d_inner);
+    size_t d_model = m->config.d_model;
+    size_t d_inner = m->dims.d_inner;
+    const float *norm = m->norm + index * d_model;
+    const float *gate_norm = m->gate_norm + index * d_inner;
+    const fold folds[] = {
+        {"norm.weight * in_proj.alpha", l->in_scale, norm, d_model},
+        {"norm.weight * in_proj.beta", l->in_bias, norm, d_model},
+        {"gate_norm.weight * out_proj.alpha", l->out_scale, gate_norm, d_inner},
+        {"gate_norm.weight * out_proj.beta", l->out_bias, gate_norm, d_inner},
+    };
+    enum { FOLDS = sizeof folds / sizeof folds[0] };
+    for (size_t k = 0; k < FOLDS; k++) {
+        bm_status status = check_fold(&folds[k], index, err);
+        if (status != BM_OK)
+            return status;
+    }
+    for (size_t k = 0; k < FOLDS; k++)
+        for (size_t i = 0; i < folds[k].n; i++)
+            folds[k].y[i] *= folds[k].x[i];
     for (size_t h = 0; h < m->dims.n_heads; h++)
         l->a[h] = -bm_exp(l->a[h]);
+    return BM_OK;
 }
 
 bm_status bm_model_seal_part(bm_model *m, size_t part, bm_error *err) {
@@ -215,10 +240,10 @@ bm_status bm_model_seal_part(bm_model *m, size_t part, bm_error *err) {
         if (status != BM_OK)
             return status;
     }
-    if (part >= 1 && part <= m->config.n_layer)
-        fuse_layer(m, part - 1);
-    m->sealed[part] = 1;
-    return BM_OK;
+    bool is_layer = part >= 1 && part <= m->config.n_layer;
+    bm_status status = is_layer ? fold_layer(m, part - 1, err) : BM_OK;
+    m->sealed[part] = status == BM_OK;
+    return status;
 }
 
 bool bm_model_is_sealed(const bm_model *m) {

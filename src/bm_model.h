@@ -2,7 +2,7 @@
  * bm_model.h: what the forward pass sees of a model: its weights by name, ready to use.
  *
  * Knows the layout of weights in memory; knows no token and no state. Fields are read-only once their
- * part is sealed. Field names are the paper's; "fused" arrays say what was folded at sealing.
+ * part is sealed. Field names are the paper's; "folded" arrays say what was multiplied in at sealing.
  */
 #ifndef BM_MODEL_H
 #define BM_MODEL_H
@@ -12,37 +12,37 @@
 
 typedef struct {
     uint8_t *in_sign;  /* packed [in_rows, d_model] */
-    float *in_scale;   /* [d_model] fused: norm.weight * in_proj.alpha */
-    float *in_bias;    /* [d_model] fused: norm.weight * in_proj.beta */
+    float *in_scale;   /* [d_model] folded: norm.weight * in_proj.alpha */
+    float *in_bias;    /* [d_model] folded: norm.weight * in_proj.beta */
     float *conv;       /* [d_conv, conv_dim]: transposed, the current token's tap last */
     float *conv_bias;  /* [conv_dim] */
     float *dt_bias;    /* [n_heads] */
-    float *a;          /* [n_heads] fused: A = -exp(A_log) */
+    float *a;          /* [n_heads] folded: A = -exp(A_log) */
     float *d;          /* [n_heads] */
     uint8_t *out_sign; /* packed [d_model, d_inner] */
-    float *out_scale;  /* [d_inner] fused: gate_norm.weight * out_proj.alpha */
-    float *out_bias;   /* [d_inner] fused: gate_norm.weight * out_proj.beta */
+    float *out_scale;  /* [d_inner] folded: gate_norm.weight * out_proj.alpha */
+    float *out_bias;   /* [d_inner] folded: gate_norm.weight * out_proj.beta */
 } bm_layer;
 
 /* A table of one row per token id: the embedding and the head. */
 typedef struct {
     void *weight; /* [padded_vocab_size, d_model] i8, f16 or f32 */
     float *scale; /* [padded_vocab_size], with i8 only */
-} bm_table;
+} bm_token_table;
 
 struct bm_model {
     bm_config config;
     bm_dims dims;
     const bm_kernels *kernels;
-    bm_table embedding;
-    bm_table head;     /* the embedding itself when tied */
-    bm_layer *layers;  /* [n_layer] */
-    float *norm_f;     /* [d_model] */
-    float *zeros;      /* [d_model] the bias of a norm that has none behind it */
-    float *norm;       /* [n_layer, d_model] norm.weight until the layer is sealed */
-    float *gate_norm;  /* [n_layer, d_inner] likewise */
-    uint64_t *written; /* [tensors] bytes that have arrived */
-    uint8_t *sealed;   /* [n_layer + 2] */
+    bm_token_table embedding;
+    bm_token_table head; /* the embedding itself when tied */
+    bm_layer *layers;    /* [n_layer] */
+    float *norm_f;       /* [d_model] */
+    float *zeros;        /* [d_model] the bias of a norm that has none behind it */
+    float *norm;         /* [n_layer, d_model] norm.weight until the layer is sealed */
+    float *gate_norm;    /* [n_layer, d_inner] likewise */
+    uint64_t *written;   /* [tensors] bytes that have arrived */
+    uint8_t *sealed;     /* [n_layer + 2] */
 };
 
 bool bm_model_is_sealed(const bm_model *model);

@@ -11,7 +11,7 @@
 #include "bm_base.h"
 
 typedef struct {
-    float logit; /* then the weight exp(logit - max) */
+    float score; /* (logit - largest logit) / temperature, then the weight exp of that */
     uint32_t id;
 } candidate;
 
@@ -121,7 +121,7 @@ void bm_sampler_accept(bm_sampler *s, uint32_t id) {
 /* ---- Heap of candidates ------------------------------------------------------------------------ */
 
 static bool is_before(candidate a, candidate b) {
-    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+    return a.score > b.score || (a.score == b.score && a.id < b.id);
 }
 
 static void sift_down(candidate *heap, size_t n, size_t at) {
@@ -153,36 +153,37 @@ static float penalised(const bm_sampler *s, float logit, uint32_t id) {
     if (s->recent[id] == 0)
         return logit;
     float penalty = s->options.repetition_penalty;
-    return logit > 0.0f ? logit / penalty : logit * penalty;
+    float changed = logit > 0.0f ? logit / penalty : logit * penalty;
+    changed = changed < -FLT_MAX ? -FLT_MAX : changed; /* stays finite, as the logits are */
+    return FLT_MAX < changed ? FLT_MAX : changed;
 }
 
-static uint32_t most_likely(const bm_sampler *s, const float *logits) {
+static candidate most_likely(const bm_sampler *s, const float *logits) {
     candidate best = {penalised(s, logits[0], 0), 0};
     for (uint32_t id = 1; id < s->vocab_size; id++) {
         candidate next = {penalised(s, logits[id], id), id};
         if (is_before(next, best))
             best = next;
     }
-    return best.id;
+    return best;
 }
 
 /*
- * Turns logits into weights exp(logit - max) in place and returns their sum. The heap stays a heap:
- * exp is monotonic. Where weights tie that logits did not, the order was already decided by them.
+ * Turns scores into weights in place and returns their sum, at least 1: the best score is 0. The heap
+ * stays a heap, since exp is monotonic; where weights tie that scores did not, the lower id leaves first.
  */
 static double weigh(candidate *list, size_t n) {
-    float max = list[0].logit;
     double sum = 0.0;
     for (size_t i = 0; i < n; i++) {
-        list[i].logit = bm_exp(list[i].logit - max);
-        sum += (double)list[i].logit;
+        list[i].score = bm_exp(list[i].score);
+        sum += (double)list[i].score;
     }
     return sum;
 }
 
 /*
- * Moves candidates from the heap of n logits to `kept`, most likely first, until top_k, top_p or
- * min_p ends the list; leaves their weights and their sum, and returns how many there are.
+ * Moves candidates from the heap of n scores to `kept`, most likely first, until top_k, top_p or
+ * min_p ends the list; leaves their weights and their sum, and returns how many there are: at least 1.
  */
 static size_t keep_likely(bm_sampler *s, size_t n, double *sum) {
     const bm_sampling *o = &s->options;
@@ -201,29 +202,32 @@ static size_t keep_likely(bm_sampler *s, size_t n, double *sum) {
     }
     size_t kept = 0;
     *sum = 0.0;
-    while (kept < n && (o->top_p == 1.0f || *sum < (double)o->top_p * all)) {
+    while (kept < n && (kept == 0 || o->top_p == 1.0f || *sum < (double)o->top_p * all)) {
         candidate next = is_top_k ? s->kept[kept] : pop(s->heap, n - kept);
-        if (kept > 0 && next.logit < o->min_p)
+        if (kept > 0 && next.score < o->min_p)
             break;
         s->kept[kept++] = next;
-        *sum += (double)next.logit;
+        *sum += (double)next.score;
     }
     return kept;
 }
 
 uint32_t bm_sampler_sample(bm_sampler *s, const float *logits) {
+    candidate best = most_likely(s, logits);
     if (s->options.temperature == 0.0f)
-        return most_likely(s, logits);
+        return best.id;
     size_t n = s->vocab_size;
-    for (uint32_t id = 0; id < n; id++)
-        s->heap[id] = (candidate){penalised(s, logits[id], id) / s->options.temperature, id};
+    for (uint32_t id = 0; id < n; id++) {
+        float below = penalised(s, logits[id], id) - best.score;
+        s->heap[id] = (candidate){below / s->options.temperature, id};
+    }
     for (size_t i = n / 2; i-- > 0;)
         sift_down(s->heap, n, i);
     double sum;
     size_t kept = keep_likely(s, n, &sum);
     double point = random_unit(&s->random) * sum;
     for (size_t i = 0; i + 1 < kept; i++) {
-        point -= (double)s->kept[i].logit;
+        point -= (double)s->kept[i].score;
         if (point < 0.0)
             return s->kept[i].id;
     }

@@ -1,20 +1,24 @@
 /*
  * bm_session.c: one mutable timeline over a shared model: its memory, its position, its guards.
  *
- * Owns the recurrent state, the scratch memory of a chunk and the logits, in one block. Knows no
- * arithmetic: bm_forward.c does the work. A session whose numbers went bad says so until it is reset.
+ * Owns the recurrent state, the scratch memory of a chunk and the logits, in one block. Knows nothing
+ * of layers: bm_forward.c does the work. A session whose numbers went bad says so until it is reset.
  */
 #include "bm_forward.h"
+
+#define NO_LOGITS SIZE_MAX
 
 struct bm_session {
     const bm_model *model;
     bm_session_options options;
     bm_timeline timeline;
     bm_scratch scratch;
-    float *logits;        /* [vocab_size] */
-    size_t last_n;        /* tokens of the last append; 0 after a reset */
-    bool failed;          /* NaN or infinity reached the state */
-    uint64_t state_bytes; /* of conv, ssm and heads, which follow each other from `timeline.conv` */
+    float *logits;    /* [vocab_size] */
+    size_t last_n;    /* tokens of the last append; 0 after a reset */
+    size_t logits_of; /* the token of the last append that `logits` belongs to, or NO_LOGITS */
+    bool failed;      /* NaN or infinity reached the state */
+    uint64_t
+        state_bytes; /* of conv, ssm and scales, which follow each other from `timeline.conv` */
 };
 
 static size_t larger(size_t a, size_t b) {
@@ -30,12 +34,17 @@ static bm_timeline layout_timeline(bm_arena *arena, const bm_model *m, bm_dtype 
         .ssm_dtype = ssm_dtype,
         .conv = bm_arena_take(arena, conv_rows * m->dims.conv_dim, sizeof(float)),
         .ssm = bm_arena_take(arena, heads * head_state, bm_dtype_size(ssm_dtype)),
-        .heads = bm_arena_take(arena, heads, sizeof(bm_head_scale)),
+        .scales = bm_arena_take(arena, heads, sizeof(bm_ssm_scale)),
     };
 }
 
 static size_t act_bytes(const bm_model *m, size_t cols, bm_precision precision) {
     return bm_act_tables_offset(cols, precision) + m->kernels->table_bytes(cols, precision);
+}
+
+static size_t matmul_bytes(const bm_model *m, size_t rows, const bm_session_options *o) {
+    size_t task_rows = bm_forward_task_rows(rows, o->team);
+    return (size_t)m->kernels->matmul_scratch(task_rows, o->max_chunk, o->precision);
 }
 
 static bm_scratch layout_scratch(bm_arena *arena, const bm_model *m, const bm_session_options *o) {
@@ -45,21 +54,20 @@ static bm_scratch layout_scratch(bm_arena *arena, const bm_model *m, const bm_se
     bm_scratch s = {
         .zxbcdt_stride = bm_round_up(m->dims.in_rows, BM_ROWS),
         .out_stride = bm_round_up(d_model, BM_ROWS),
+        .normed_stride = larger(d_model, d_inner),
         .act_stride = bm_round_up(
             larger(act_bytes(m, d_model, o->precision), act_bytes(m, d_inner, o->precision)),
             BM_ALIGN),
+        .matmul_stride = larger(matmul_bytes(m, m->dims.in_rows, o), matmul_bytes(m, d_model, o)),
     };
     s.r = bm_arena_take(arena, (uint64_t)n * d_model, sizeof(float));
     s.zxbcdt = bm_arena_take(arena, (uint64_t)n * s.zxbcdt_stride, sizeof(float));
     s.y = bm_arena_take(arena, (uint64_t)n * d_inner, sizeof(float));
     s.out = bm_arena_take(arena, (uint64_t)n * s.out_stride, sizeof(float));
-    s.b_max = bm_arena_take(arena, (uint64_t)n * m->config.ngroups, sizeof(float));
-    s.normed = bm_arena_take(arena, larger(d_model, d_inner), sizeof(float));
+    s.normed = bm_arena_take(arena, (uint64_t)n * s.normed_stride, sizeof(float));
     s.act = bm_arena_take(arena, n, s.act_stride);
     s.c = bm_arena_take(arena, n, sizeof(float));
-    uint64_t in_scratch = m->kernels->matmul_scratch(m->dims.in_rows, n, o->precision);
-    uint64_t out_scratch = m->kernels->matmul_scratch(d_model, n, o->precision);
-    s.matmul = bm_arena_take(arena, 1, in_scratch < out_scratch ? out_scratch : in_scratch);
+    s.matmul = bm_arena_take(arena, o->team ? o->team->n_threads : 1, s.matmul_stride);
     s.hidden = bm_arena_take(arena, (uint64_t)n * d_model, sizeof(float));
     return s;
 }
@@ -77,6 +85,7 @@ static bm_session *layout(bm_arena *arena, const bm_model *m, const bm_session_o
                           .timeline = timeline,
                           .scratch = scratch,
                           .logits = logits,
+                          .logits_of = NO_LOGITS,
                           .state_bytes = state_bytes};
     return s;
 }
@@ -91,6 +100,10 @@ bm_status bm_session_create(const bm_model *model, const bm_session_options *opt
                        (unsigned)options->state_dtype);
     if (options->max_chunk < 1 || options->max_chunk > 1024)
         return bm_fail(err, BM_E_ARGUMENT, "max_chunk is %u, want 1 to 1024", options->max_chunk);
+    uint32_t n_threads = options->team ? options->team->n_threads : 1;
+    if (n_threads < 1 || n_threads > BM_MAX_THREADS)
+        return bm_fail(err, BM_E_ARGUMENT, "%u threads, want 1 to %u", n_threads,
+                       (unsigned)BM_MAX_THREADS);
     if (!bm_model_is_sealed(model))
         return bm_fail(err, BM_E_ORDER, "the model is not complete: seal every part first");
     bm_arena arena = {0};
@@ -112,6 +125,7 @@ void bm_session_reset(bm_session *s) {
     memset(s->timeline.conv, 0, (size_t)s->state_bytes);
     s->timeline.position = 0;
     s->last_n = 0;
+    s->logits_of = NO_LOGITS;
     s->failed = false;
 }
 
@@ -132,9 +146,13 @@ static bm_status numeric_error(const bm_session *s, size_t index, bm_error *err)
                    (unsigned)position);
 }
 
+static bm_status spoilt(bm_error *err) {
+    return bm_fail(err, BM_E_NUMERIC, "the state holds NaN or infinity: reset the session");
+}
+
 bm_status bm_session_append(bm_session *s, const uint32_t *ids, size_t n, bm_error *err) {
     if (s->failed)
-        return bm_fail(err, BM_E_NUMERIC, "the state holds NaN or infinity: reset the session");
+        return spoilt(err);
     if (n < 1 || n > s->options.max_chunk)
         return bm_fail(err, BM_E_ARGUMENT, "%zu tokens in one append, want 1 to %u", n,
                        s->options.max_chunk);
@@ -142,8 +160,9 @@ bm_status bm_session_append(bm_session *s, const uint32_t *ids, size_t n, bm_err
         if (ids[i] >= s->model->config.vocab_size)
             return bm_fail(err, BM_E_ARGUMENT, "token id %u, want below %u", ids[i],
                            s->model->config.vocab_size);
-    bm_forward(s->model, s->options.precision, &s->timeline, &s->scratch, ids, n);
+    bm_forward(s->model, s->options.precision, s->options.team, &s->timeline, &s->scratch, ids, n);
     s->last_n = n;
+    s->logits_of = NO_LOGITS;
     size_t d_model = s->model->config.d_model;
     for (size_t i = 0; i < n; i++)
         if (!all_finite(s->scratch.hidden + i * d_model, d_model)) {
@@ -154,13 +173,20 @@ bm_status bm_session_append(bm_session *s, const uint32_t *ids, size_t n, bm_err
 }
 
 bm_status bm_session_logits(bm_session *s, size_t index, const float **logits, bm_error *err) {
-    if (s->failed || index >= s->last_n)
+    if (s->failed)
+        return spoilt(err);
+    if (index >= s->last_n)
         return bm_fail(err, BM_E_ARGUMENT, "logits of token %zu of the last append, which had %zu",
-                       index, s->failed ? 0 : s->last_n);
-    const float *hidden = s->scratch.hidden + index * s->model->config.d_model;
-    bm_forward_logits(s->model, s->options.precision, &s->scratch, hidden, s->logits);
-    if (!all_finite(s->logits, s->model->config.vocab_size))
-        return numeric_error(s, index, err);
+                       index, s->last_n);
+    if (s->logits_of != index) {
+        const float *hidden = s->scratch.hidden + index * s->model->config.d_model;
+        s->logits_of = NO_LOGITS;
+        bm_forward_logits(s->model, s->options.precision, s->options.team, &s->scratch, hidden,
+                          s->logits);
+        if (!all_finite(s->logits, s->model->config.vocab_size))
+            return numeric_error(s, index, err);
+        s->logits_of = index;
+    }
     *logits = s->logits;
     return BM_OK;
 }

@@ -2,11 +2,11 @@
  * bm_wasm.c: the boundary. The one C file that knows it is WebAssembly, and all that JavaScript sees.
  *
  * Scalars and pointers cross, never structs. Everything bulky passes through one staging buffer whose
- * address JavaScript asks for: config values, token ids, bytes of tensors, raw texts. The last error
- * and the tensor being described are kept here, as the only mutable globals of the module; the core
- * has none. A handle is a pointer; 0 means failure, and error_status() and error_message() say why.
+ * address JavaScript asks for: config values, token ids, bytes of tensors. The buffer, the last error,
+ * the config and the tensor being described are the only mutable globals of the module; the core has
+ * none. A handle is a pointer; 0 means failure, and error_status() and error_message() say why.
  */
-#include "../src/bm.h"
+#include "../src/bm_base.h"
 
 /* Declares and defines a function that the module exports as `name`. */
 #define EXPORT(result, name, ...)                                                                  \
@@ -15,13 +15,17 @@
 
 enum { STAGING_SIZE = 1 << 16 };
 
-static _Alignas(64) uint8_t staging[STAGING_SIZE];
+static union {
+    _Alignas(64) uint8_t bytes[STAGING_SIZE];
+    uint32_t ids[STAGING_SIZE / sizeof(uint32_t)];
+    double values[STAGING_SIZE / sizeof(double)];
+} staging;
 static bm_error last_error;
 static bm_config config;
 static bm_tensor tensor;
 
 EXPORT(void *, staging, void) {
-    return staging;
+    return &staging;
 }
 
 EXPORT(size_t, staging_size, void) {
@@ -60,10 +64,9 @@ EXPORT(bool, field_is_integer, size_t index) {
 
 /* Takes field_count() doubles from the staging buffer as the config of the calls that follow. */
 EXPORT(bm_status, config_load, void) {
-    const double *values = (const double *)(const void *)staging;
     bm_config next = {0};
     for (size_t i = 0; i < bm_config_field_count(); i++) {
-        bm_status status = bm_config_set(&next, i, values[i], &last_error);
+        bm_status status = bm_config_set(&next, i, staging.values[i], &last_error);
         if (status != BM_OK)
             return status;
     }
@@ -128,7 +131,10 @@ EXPORT(void, model_free, bm_model *model) {
 
 /* Bytes [offset, offset + n) of a tensor, from the staging buffer. */
 EXPORT(bm_status, model_write, bm_model *model, size_t index, double offset, size_t n) {
-    return bm_model_write(model, index, (uint64_t)offset, staging, n, &last_error);
+    if (n > STAGING_SIZE)
+        return bm_fail(&last_error, BM_E_ARGUMENT, "%zu bytes staged, want at most %u", n,
+                       (unsigned)STAGING_SIZE);
+    return bm_model_write(model, index, (uint64_t)offset, staging.bytes, n, &last_error);
 }
 
 EXPORT(bm_status, model_seal_part, bm_model *model, size_t part) {
@@ -140,7 +146,7 @@ EXPORT(bm_status, model_seal_part, bm_model *model, size_t part) {
 EXPORT(bm_session *, session_create, const bm_model *model, bm_precision precision,
        bm_dtype state_dtype, uint32_t max_chunk) {
     bm_session *session = NULL;
-    bm_session_options options = {precision, state_dtype, max_chunk};
+    bm_session_options options = {precision, state_dtype, max_chunk, NULL};
     bm_session_create(model, &options, &session, &last_error);
     return session;
 }
@@ -157,9 +163,9 @@ EXPORT(double, session_position, const bm_session *session) {
     return (double)bm_session_position(session);
 }
 
-/* n ids from the staging buffer. */
+/* n ids from the staging buffer, which has room for more than the longest append. */
 EXPORT(bm_status, session_append, bm_session *session, size_t n) {
-    return bm_session_append(session, (const uint32_t *)(const void *)staging, n, &last_error);
+    return bm_session_append(session, staging.ids, n, &last_error);
 }
 
 EXPORT(const float *, session_logits, bm_session *session, size_t index) {

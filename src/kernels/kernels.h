@@ -69,6 +69,14 @@ static inline void *bm_act_tables(const void *act, size_t cols, bm_precision pre
     return (uint8_t *)(uintptr_t)act + bm_act_tables_offset(cols, precision);
 }
 
+/* Prepared inputs of several tokens for one binary product. */
+typedef struct {
+    const uint8_t *act; /* token t at act + t * stride; x already times the column scale */
+    size_t stride;      /* bytes */
+    const float *c;     /* [n] dot(column bias, unscaled input): one number shared by all rows */
+    size_t n;           /* tokens */
+} bm_inputs;
+
 typedef struct {
     const char *name;
 
@@ -89,7 +97,8 @@ typedef struct {
      * BM_FAST, BM_HIGH: per group of BM_GROUP columns, with m = max|x| and
      * m4 = max over 4 adjacent columns of (|x0| + |x1|) + (|x2| + |x3|):
      *   d = max(m / absolute, m4 / group4);  q = x * (1 / d) to the nearest integer, ties to even
-     * (d = 0 and q = 0 where d < 2^-100). BM_EXACT: copies x. cols % 32 == 0.
+     * (d = 0 and q = 0 where d < 2^-100). BM_EXACT: copies x. cols % 32 == 0. Beside a NaN or an
+     * infinity q is anything: the caller's c must be NaN then, which makes every row NaN.
      */
     void (*quantize)(void *act, const float *x, size_t cols, bm_precision precision);
 
@@ -103,22 +112,22 @@ typedef struct {
      * The binary product of n tokens (Bi-Mamba, FBI-Linear with column scales, arXiv 2407.07093):
      *   y[t][o] = c[t] + sum_i s[o,i] * x[t][i]
      *   w    packed signs [rows, cols]
-     *   act  prepared inputs, token t at act + t * act_stride; x already times the column scale
-     *   c    [n] f32, dot(column bias, unscaled input): one number shared by all rows
+     *   in   x as `act`, and c
      *   y    token t at y + t * y_stride: [bm_round_up(rows, BM_ROWS)] f32, overwritten
      *   scratch  [matmul_scratch(rows, n, precision)]
      * BM_FAST, BM_HIGH: y = c, then for each group in order y += d[g] * (float)dot_g with the exact
      * integer dot_g = sum of s * q over the group (|dot_g| < 2^24).
      * BM_EXACT: y = c, then for each 4 columns in order y += (s0 x0 + s1 x1) + (s2 x2 + s3 x3).
      */
-    void (*matmul)(float *y, size_t y_stride, const uint8_t *w, size_t rows, size_t cols,
-                   const void *act, size_t act_stride, const float *c, size_t n,
-                   bm_precision precision, void *scratch);
+    void (*matmul)(float *restrict y, size_t y_stride, const uint8_t *restrict w, size_t rows,
+                   size_t cols, const bm_inputs *in, bm_precision precision,
+                   void *restrict scratch);
 
     /*
      * RMSNorm folded with a column scale and the bias product of the binary layer behind it:
      *   rstd = 1 / sqrt(sum x^2 / n + eps);  y[i] = (x[i] * rstd) * scale[i];
      *   returns rstd * sum x[i] * bias[i].   Sums in stripes. y may be x. n % 4 == 0, all 16-aligned.
+     * Where sum x^2 overflows, rstd is NaN: 1 / sqrt(inf) would turn the row into silent zeros.
      */
     float (*norm_scale)(float *y, const float *x, const float *scale, const float *bias, size_t n,
                         float eps);
@@ -127,10 +136,11 @@ typedef struct {
      * One token of the causal depthwise convolution and its SiLU, in place:
      *   v = row[i];  row[i] = silu((((bias[i] + w0 h0) + w1 h1) + w2 h2) + w_last v);  history[0][i] = v
      *   history  [d_conv - 1] rows of n, oldest first; the oldest is replaced by the token's input
-     *   w        [d_conv, n], the tap of the current token last
+     *   w        d_conv rows of n, w_stride apart, the tap of the current token last
+     *   n % 4 == 0, 16-aligned
      */
-    void (*conv_silu)(float *row, float *const *history, const float *w, const float *bias,
-                      size_t n, size_t d_conv);
+    void (*conv_silu)(float *row, float *const *history, const float *w, size_t w_stride,
+                      const float *bias, size_t n, size_t d_conv);
 
     /* y[i] *= silu(z[i]); n % 4 == 0, 16-aligned. */
     void (*gate)(float *y, const float *z, size_t n);
@@ -143,7 +153,8 @@ typedef struct {
      *   S[p,n] = S[p,n] * shrink + (x[p] * gain) * B[n];   y[p] = scale * sum_n S[p,n] C[n] + skip * x[p]
      * The sum has 4 stripes: lane l adds n = l, l+4, ... in order, then (0 + 1) + (2 + 3).
      *   S  [head_dim, d_state] f32, or f16 for scan_f16: there the sum takes S before it is rounded, and
-     *      S is stored as binary16 without subnormals: |v| < 2^-14 becomes 0, halves round away from 0.
+     *      S is stored as binary16 without subnormals: |v| < 2^-14 becomes 0, halves round away from 0;
+     *      |S| < 65520, else what is stored is anything.
      *   x, y [head_dim], y may be x.  B, C [d_state].  head_dim % 4 == 0, d_state % 8 == 0, 16-aligned
      */
     void (*scan_f32)(float *state, float *y, const float *x, const float *b, const float *c,
@@ -171,6 +182,12 @@ extern const bm_kernels bm_kernels_table;
 /* The variants of this build; [0] is the reference, the last one the default. */
 extern const bm_kernels *const bm_kernels_all[];
 extern const size_t bm_kernels_count;
+
+/* The contract of norm_scale: NaN, not 0, where the sum of squares overflowed. */
+static inline float bm_rstd(float sum_of_squares, size_t n, float eps) {
+    float mean = sum_of_squares / (float)n + eps;
+    return 1.0f / __builtin_sqrtf(mean) + (mean - mean);
+}
 
 /* IEEE binary16 to f32, exact; infinities and NaN keep their kind. */
 static inline float bm_half_to_float(uint16_t h) {

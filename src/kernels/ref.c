@@ -97,18 +97,19 @@ static uint64_t matmul_scratch(size_t rows, size_t n, bm_precision precision) {
     return 0;
 }
 
-static void matmul(float *y, size_t y_stride, const uint8_t *w, size_t rows, size_t cols,
-                   const void *act, size_t act_stride, const float *c, size_t n,
-                   bm_precision precision, void *scratch) {
+static void matmul(float *restrict y, size_t y_stride, const uint8_t *restrict w, size_t rows,
+                   size_t cols, const bm_inputs *in, bm_precision precision,
+                   void *restrict scratch) {
     (void)scratch;
-    for (size_t t = 0; t < n; t++) {
-        const uint8_t *a = (const uint8_t *)act + t * act_stride;
+    for (size_t t = 0; t < in->n; t++) {
+        const uint8_t *a = in->act + t * in->stride;
         const void *values = bm_act_values(a, cols);
         for (size_t o = 0; o < rows; o++) {
             const uint8_t *row = w + o * (cols / 8);
-            y[t * y_stride + o] = precision == BM_EXACT
-                                      ? dot_signs_f32(row, values, cols, c[t])
-                                      : dot_signs_i16(row, values, bm_act_scales(a), cols, c[t]);
+            y[t * y_stride + o] =
+                precision == BM_EXACT
+                    ? dot_signs_f32(row, values, cols, in->c[t])
+                    : dot_signs_i16(row, values, bm_act_scales(a), cols, in->c[t]);
         }
     }
 }
@@ -128,20 +129,20 @@ static float norm_scale(float *y, const float *x, const float *scale, const floa
         squares[i % BM_STRIPES] += x[i] * x[i];
         products[i % BM_STRIPES] += x[i] * bias[i];
     }
-    float rstd = 1.0f / __builtin_sqrtf(sum_stripes(squares) / (float)n + eps);
+    float rstd = bm_rstd(sum_stripes(squares), n, eps);
     for (size_t i = 0; i < n; i++)
         y[i] = (x[i] * rstd) * scale[i];
     return rstd * sum_stripes(products);
 }
 
-static void conv_silu(float *row, float *const *history, const float *w, const float *bias,
-                      size_t n, size_t d_conv) {
+static void conv_silu(float *row, float *const *history, const float *w, size_t w_stride,
+                      const float *bias, size_t n, size_t d_conv) {
     for (size_t i = 0; i < n; i++) {
         float now = row[i];
         float sum = bias[i];
         for (size_t k = 0; k + 1 < d_conv; k++)
-            sum += w[k * n + i] * history[k][i];
-        row[i] = bm_silu(sum + w[(d_conv - 1) * n + i] * now);
+            sum += w[k * w_stride + i] * history[k][i];
+        row[i] = bm_silu(sum + w[(d_conv - 1) * w_stride + i] * now);
         history[0][i] = now;
     }
 }

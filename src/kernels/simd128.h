@@ -72,8 +72,8 @@ static inline v128_t bm_v_silu(v128_t x) {
 void bm_quantize__simd128(void *act, const float *x, size_t cols, bm_precision precision);
 float bm_norm_scale__simd128(float *y, const float *x, const float *scale, const float *bias,
                              size_t n, float eps);
-void bm_conv_silu__simd128(float *row, float *const *history, const float *w, const float *bias,
-                           size_t n, size_t d_conv);
+void bm_conv_silu__simd128(float *row, float *const *history, const float *w, size_t w_stride,
+                           const float *bias, size_t n, size_t d_conv);
 void bm_gate__simd128(float *y, const float *z, size_t n);
 float bm_abs_max__simd128(const float *x, size_t n);
 void bm_scan_f32__simd128(float *state, float *y, const float *x, const float *b, const float *c,

@@ -18,7 +18,8 @@ enum {
     STEP_COLS = 32, /* 4 tables of 8 KiB */
     STEP_TABLES = STEP_COLS / 8,
     TABLE_VECTORS = 256 * 2, /* an entry is 16 tokens of i16 */
-    DIGIT_BITS = 7
+    DIGIT_BITS = 7,
+    BASE = 1 << DIGIT_BITS
 };
 
 typedef struct {
@@ -50,16 +51,17 @@ uint64_t bm_matmul_many_scratch(size_t rows, bm_precision precision) {
 static int16_t digit_of(int16_t q, size_t digit, bm_precision precision) {
     if (precision == BM_FAST)
         return q;
-    int upper = (q + (1 << (DIGIT_BITS - 1))) >> DIGIT_BITS;
-    return (int16_t)(digit == 0 ? q - upper * (1 << DIGIT_BITS) : upper);
+    /* A multiple of the base keeps the dividend positive: division then rounds downwards. */
+    int upper = (q + BASE / 2 + BASE * BASE) / BASE - BASE;
+    return (int16_t)(digit == 0 ? q - upper * BASE : upper);
 }
 
 /* Column `col` of all tokens' digits, and its addition to `total`. */
-static void load_column(v128_t column[2], v128_t total[2], const void *act, size_t act_stride,
-                        size_t cols, size_t col, size_t digit, bm_precision precision) {
+static void load_column(v128_t column[2], v128_t total[2], const bm_inputs *in, size_t cols,
+                        size_t col, size_t digit, bm_precision precision) {
     _Alignas(16) int16_t q[BM_MANY];
     for (size_t t = 0; t < BM_MANY; t++) {
-        const int16_t *values = bm_act_values((const uint8_t *)act + t * act_stride, cols);
+        const int16_t *values = bm_act_values(in->act + t * in->stride, cols);
         q[t] = digit_of(values[col], digit, precision);
     }
     for (size_t k = 0; k < 2; k++) {
@@ -69,12 +71,12 @@ static void load_column(v128_t column[2], v128_t total[2], const void *act, size
 }
 
 /* entry[m | 1 << k] = entry[m] + column k: every pattern from one with a column less. */
-static void build_table(v128_t *table, v128_t total[2], const void *act, size_t act_stride,
-                        size_t cols, size_t col, size_t digit, bm_precision precision) {
+static void build_table(v128_t *table, v128_t total[2], const bm_inputs *in, size_t cols,
+                        size_t col, size_t digit, bm_precision precision) {
     table[0] = table[1] = wasm_i16x8_splat(0);
     for (size_t k = 0; k < 8; k++) {
         v128_t column[2];
-        load_column(column, total, act, act_stride, cols, col + k, digit, precision);
+        load_column(column, total, in, cols, col + k, digit, precision);
         size_t half = (size_t)2 << k;
         for (size_t i = 0; i < half; i += 2) {
             table[half + i] = wasm_i16x8_add(table[i], column[0]);
@@ -138,39 +140,38 @@ static void end_group(const workspace *ws, v128_t totals[2][2], size_t slots,
 }
 
 static void run_group(const workspace *ws, const uint8_t *w, size_t slots, size_t cols,
-                      size_t start, size_t end, const void *act, size_t act_stride,
-                      bm_precision precision) {
+                      size_t start, size_t end, const bm_inputs *in, bm_precision precision) {
     v128_t totals[2][2];
     for (size_t digit = 0; digit < digits_of(precision); digit++) {
         memset(ws->digit[digit], 0, slots * 2 * sizeof(v128_t));
         totals[digit][0] = totals[digit][1] = wasm_i16x8_splat(0);
         for (size_t col = start; col < end; col += STEP_COLS) {
             for (size_t k = 0; k < STEP_TABLES; k++)
-                build_table(ws->tables + k * TABLE_VECTORS, totals[digit], act, act_stride, cols,
-                            col + 8 * k, digit, precision);
+                build_table(ws->tables + k * TABLE_VECTORS, totals[digit], in, cols, col + 8 * k,
+                            digit, precision);
             add_step(ws->digit[digit], ws->tables, w + col * (BM_ROWS / 8), slots, cols / 8);
         }
     }
     _Alignas(16) float d[BM_MANY];
     for (size_t t = 0; t < BM_MANY; t++)
-        d[t] = bm_act_scales((const uint8_t *)act + t * act_stride)[start / BM_GROUP];
+        d[t] = bm_act_scales(in->act + t * in->stride)[start / BM_GROUP];
     end_group(ws, totals, slots, d, precision == BM_HIGH);
 }
 
-void bm_matmul_many__simd128(float *y, size_t y_stride, const uint8_t *w, size_t rows, size_t cols,
-                             const void *act, size_t act_stride, const float *c,
-                             bm_precision precision, void *scratch) {
+void bm_matmul_many__simd128(float *restrict y, size_t y_stride, const uint8_t *restrict w,
+                             size_t rows, size_t cols, const bm_inputs *in, bm_precision precision,
+                             void *restrict scratch) {
     bm_arena arena = {.base = scratch};
     workspace ws = layout(&arena, rows, precision);
     size_t slots = bm_round_up(rows, BM_ROWS);
     for (size_t slot = 0; slot < slots; slot++)
-        memcpy(ws.sums + slot * BM_MANY, c, BM_MANY * sizeof *c);
+        memcpy(ws.sums + slot * BM_MANY, in->c, BM_MANY * sizeof *in->c);
     for (size_t start = 0; start < cols; start += BM_GROUP) {
         size_t end = cols - start < BM_GROUP ? cols : start + BM_GROUP;
-        run_group(&ws, w, slots, cols, start, end, act, act_stride, precision);
+        run_group(&ws, w, slots, cols, start, end, in, precision);
     }
     for (size_t slot = 0; slot < slots; slot++) {
-        size_t row = slot / BM_ROWS * BM_ROWS + bm_table_row(slot % BM_ROWS);
+        size_t row = slot / BM_ROWS * BM_ROWS + bm_row_of_slot(slot % BM_ROWS);
         for (size_t t = 0; t < BM_MANY; t++)
             y[t * y_stride + row] = ws.sums[slot * BM_MANY + t];
     }

@@ -30,8 +30,8 @@ static void signs_write(uint8_t *w, size_t rows, size_t cols, uint64_t offset, c
     size_t step = (size_t)(offset % row_bytes);
     while (n > 0) {
         size_t run = row_bytes - step < n ? row_bytes - step : n;
-        uint8_t *at =
-            w + row / BM_ROWS * BM_ROWS * row_bytes + step * BM_ROWS + bm_table_slot(row % BM_ROWS);
+        uint8_t *at = w + row / BM_ROWS * BM_ROWS * row_bytes + step * BM_ROWS +
+                      bm_slot_of_row(row % BM_ROWS);
         for (size_t i = 0; i < run; i++)
             at[i * BM_ROWS] = bytes[i];
         bytes += run;
@@ -243,7 +243,7 @@ static void block_floats(float *y, const uint8_t *w, const void *act, size_t col
             t += 32;
         }
         for (size_t k = 0; k < LANES; k++)
-            y[bm_table_row(slot + k)] = sum[k];
+            y[bm_row_of_slot(slot + k)] = sum[k];
     }
 }
 
@@ -258,23 +258,24 @@ static uint64_t matmul_scratch(size_t rows, size_t n, bm_precision precision) {
     return takes_many(rows, n, precision) ? bm_matmul_many_scratch(rows, precision) : 0;
 }
 
-static void matmul(float *y, size_t y_stride, const uint8_t *w, size_t rows, size_t cols,
-                   const void *act, size_t act_stride, const float *c, size_t n,
-                   bm_precision precision, void *scratch) {
+static void matmul(float *restrict y, size_t y_stride, const uint8_t *restrict w, size_t rows,
+                   size_t cols, const bm_inputs *in, bm_precision precision,
+                   void *restrict scratch) {
     size_t done = 0;
-    for (; takes_many(rows, n - done, precision); done += BM_MANY)
-        bm_matmul_many__simd128(y + done * y_stride, y_stride, w, rows, cols,
-                                (const uint8_t *)act + done * act_stride, act_stride, c + done,
-                                precision, scratch);
-    for (size_t t = done; t < n; t++) {
-        const uint8_t *a = (const uint8_t *)act + t * act_stride;
+    for (; takes_many(rows, in->n - done, precision); done += BM_MANY) {
+        bm_inputs some = {in->act + done * in->stride, in->stride, in->c + done, BM_MANY};
+        bm_matmul_many__simd128(y + done * y_stride, y_stride, w, rows, cols, &some, precision,
+                                scratch);
+    }
+    for (size_t t = done; t < in->n; t++) {
+        const uint8_t *a = in->act + t * in->stride;
         for (size_t row = 0; row < rows; row += BM_ROWS) {
             const uint8_t *block = w + row * (cols / 8);
             float *out = y + t * y_stride + row;
             if (precision == BM_EXACT)
-                block_floats(out, block, a, cols, c[t]);
+                block_floats(out, block, a, cols, in->c[t]);
             else
-                block_integers(out, block, a, cols, c[t], precision);
+                block_integers(out, block, a, cols, in->c[t], precision);
         }
     }
 }

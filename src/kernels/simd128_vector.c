@@ -26,22 +26,24 @@ float bm_abs_max__simd128(const float *x, size_t n) {
     return largest_lane(max);
 }
 
+/* One lane of the result per input vector: its (0 + 1) + (2 + 3). */
+static v128_t sum_lanes_of_4(v128_t a, v128_t b, v128_t c, v128_t d) {
+    v128_t ab =
+        wasm_f32x4_add(wasm_i32x4_shuffle(a, b, 0, 2, 4, 6), wasm_i32x4_shuffle(a, b, 1, 3, 5, 7));
+    v128_t cd =
+        wasm_f32x4_add(wasm_i32x4_shuffle(c, d, 0, 2, 4, 6), wasm_i32x4_shuffle(c, d, 1, 3, 5, 7));
+    return wasm_f32x4_add(wasm_i32x4_shuffle(ab, cd, 0, 2, 4, 6),
+                          wasm_i32x4_shuffle(ab, cd, 1, 3, 5, 7));
+}
+
 /* max over aligned groups of 4 of (|x0| + |x1|) + (|x2| + |x3|); n % 16 == 0. */
 static float abs_max_of_4(const float *x, size_t n) {
     v128_t max = wasm_f32x4_splat(0.0f);
-    for (size_t i = 0; i < n; i += 16) {
-        v128_t a = bm_v_abs(wasm_v128_load(x + i));
-        v128_t b = bm_v_abs(wasm_v128_load(x + i + 4));
-        v128_t c = bm_v_abs(wasm_v128_load(x + i + 8));
-        v128_t d = bm_v_abs(wasm_v128_load(x + i + 12));
-        /* Pair sums of a and b, then of c and d; the sum of both pairs gives one group a lane. */
-        v128_t ab = wasm_f32x4_add(wasm_i32x4_shuffle(a, b, 0, 2, 4, 6),
-                                   wasm_i32x4_shuffle(a, b, 1, 3, 5, 7));
-        v128_t cd = wasm_f32x4_add(wasm_i32x4_shuffle(c, d, 0, 2, 4, 6),
-                                   wasm_i32x4_shuffle(c, d, 1, 3, 5, 7));
-        max = larger(max, wasm_f32x4_add(wasm_i32x4_shuffle(ab, cd, 0, 2, 4, 6),
-                                         wasm_i32x4_shuffle(ab, cd, 1, 3, 5, 7)));
-    }
+    for (size_t i = 0; i < n; i += 16)
+        max = larger(max, sum_lanes_of_4(bm_v_abs(wasm_v128_load(x + i)),
+                                         bm_v_abs(wasm_v128_load(x + i + 4)),
+                                         bm_v_abs(wasm_v128_load(x + i + 8)),
+                                         bm_v_abs(wasm_v128_load(x + i + 12))));
     return largest_lane(max);
 }
 
@@ -84,7 +86,7 @@ float bm_norm_scale__simd128(float *y, const float *x, const float *scale, const
             products[k] = bm_v_mul_add(v, wasm_v128_load(bias + i + 4 * k), products[k]);
         }
     }
-    float rstd = 1.0f / __builtin_sqrtf(bm_v_sum_stripes(squares) / (float)n + eps);
+    float rstd = bm_rstd(bm_v_sum_stripes(squares), n, eps);
     v128_t factor = wasm_f32x4_splat(rstd);
     for (size_t i = 0; i < n; i += 4) {
         v128_t v = wasm_f32x4_mul(wasm_v128_load(x + i), factor);
@@ -93,14 +95,15 @@ float bm_norm_scale__simd128(float *y, const float *x, const float *scale, const
     return rstd * bm_v_sum_stripes(products);
 }
 
-void bm_conv_silu__simd128(float *row, float *const *history, const float *w, const float *bias,
-                           size_t n, size_t d_conv) {
+void bm_conv_silu__simd128(float *row, float *const *history, const float *w, size_t w_stride,
+                           const float *bias, size_t n, size_t d_conv) {
     for (size_t i = 0; i < n; i += 4) {
         v128_t now = wasm_v128_load(row + i);
         v128_t sum = wasm_v128_load(bias + i);
         for (size_t k = 0; k + 1 < d_conv; k++)
-            sum = bm_v_mul_add(wasm_v128_load(w + k * n + i), wasm_v128_load(history[k] + i), sum);
-        sum = bm_v_mul_add(wasm_v128_load(w + (d_conv - 1) * n + i), now, sum);
+            sum = bm_v_mul_add(wasm_v128_load(w + k * w_stride + i), wasm_v128_load(history[k] + i),
+                               sum);
+        sum = bm_v_mul_add(wasm_v128_load(w + (d_conv - 1) * w_stride + i), now, sum);
         wasm_v128_store(row + i, bm_v_silu(sum));
         wasm_v128_store(history[0] + i, now);
     }
@@ -110,16 +113,6 @@ void bm_gate__simd128(float *y, const float *z, size_t n) {
     for (size_t i = 0; i < n; i += 4)
         wasm_v128_store(y + i,
                         wasm_f32x4_mul(wasm_v128_load(y + i), bm_v_silu(wasm_v128_load(z + i))));
-}
-
-/* One lane of the result per input vector: its (0 + 1) + (2 + 3). */
-static v128_t sum_lanes_of_4(v128_t a, v128_t b, v128_t c, v128_t d) {
-    v128_t ab =
-        wasm_f32x4_add(wasm_i32x4_shuffle(a, b, 0, 2, 4, 6), wasm_i32x4_shuffle(a, b, 1, 3, 5, 7));
-    v128_t cd =
-        wasm_f32x4_add(wasm_i32x4_shuffle(c, d, 0, 2, 4, 6), wasm_i32x4_shuffle(c, d, 1, 3, 5, 7));
-    return wasm_f32x4_add(wasm_i32x4_shuffle(ab, cd, 0, 2, 4, 6),
-                          wasm_i32x4_shuffle(ab, cd, 1, 3, 5, 7));
 }
 
 static void read_out(float *y, const float *x, const v128_t sums[4], float scale, float skip) {
@@ -156,7 +149,7 @@ void bm_scan_f32__simd128(float *state, float *y, const float *x, const float *b
     }
 }
 
-/* Four binary16 values without subnormals, sign-extended to i32 lanes, to f32. */
+/* Four finite binary16 values, sign-extended to i32 lanes, to f32: as bm_half_to_float. */
 static v128_t float_of_half(v128_t wide) {
     /* Sign to bit 31, exponent and mantissa to bits 13 ... 27: the value times 2^-112. */
     v128_t bits = wasm_v128_and(wasm_i32x4_shl(wide, 13), wasm_i32x4_splat((int32_t)0x8fffffff));

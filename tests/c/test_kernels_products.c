@@ -257,8 +257,8 @@ static float *run_product(const bm_kernels *k, const product *p, uint64_t seed, 
     float *y = check_take(size * sizeof *y);
     size_t most = check_between(&r, p->n, p->n + 20); /* scratch may be planned for more tokens */
     void *scratch = check_take((size_t)k->matmul_scratch(p->rows, most, p->precision));
-    k->matmul(y, p->y_stride, w, p->rows, p->cols, *acts, *act_stride, p->c, p->n, p->precision,
-              scratch);
+    bm_inputs in = {.act = *acts, .stride = *act_stride, .c = p->c, .n = p->n};
+    k->matmul(y, p->y_stride, w, p->rows, p->cols, &in, p->precision, scratch);
     return y;
 }
 

@@ -96,7 +96,7 @@ static void conv_silu(uint64_t seed) {
         float *history[3];
         for (size_t t = 0; t + 1 < d_conv; t++)
             history[t] = memcpy(check_floats(n), rows[t], n * sizeof *row);
-        k->conv_silu(out, history, w, bias, n, d_conv);
+        k->conv_silu(out, history, w, n, bias, n, d_conv);
         first = first ? first : out;
         CHECK_SAME(k->name, out, first, n);
         CHECK_SAME("newest history", history[0], row, n);
@@ -147,6 +147,26 @@ static void gate(uint64_t seed) {
                   "%s: gate %g of %g is %g, want %g", k->name, (double)z[i], (double)y[i],
                   (double)out[i], want);
         }
+    }
+}
+
+/* Finite inputs whose squares overflow: NaN everywhere, not the zeros of x / infinity. */
+static void overflowing_squares(uint64_t seed) {
+    check_random r = check_seed(seed, 14);
+    size_t n = 4 * check_between(&r, 1, 40);
+    float *x = check_floats(n);
+    float *ones = check_floats(n);
+    check_fill_normal(&r, x, n, 1.0f);
+    for (size_t i = 0; i < n; i++)
+        ones[i] = 1.0f;
+    x[check_between(&r, 0, n - 1)] = check_between(&r, 0, 1) ? 2e19f : -3e38f;
+    for (size_t v = 0; v < bm_kernels_count; v++) {
+        const bm_kernels *k = bm_kernels_all[v];
+        float *y = check_floats(n);
+        float sum = k->norm_scale(y, x, ones, ones, n, 1e-5f);
+        CHECK(sum != sum, "%s: the sum is %g", k->name, (double)sum);
+        for (size_t i = 0; i < n; i++)
+            CHECK(y[i] != y[i], "%s: y[%zu] is %g", k->name, i, (double)y[i]);
     }
 }
 
@@ -349,8 +369,13 @@ static void scan(uint64_t seed) {
 
 int main(int argc, char **argv) {
     static const check_case cases[] = {
-        {"norm_scale", norm_scale, 2000}, {"conv_silu", conv_silu, 2000}, {"gate", gate, 2000},
-        {"nonfinite", nonfinite, 2000},   {"abs_max", abs_max, 2000},     {"scan", scan, 2000},
+        {"norm_scale", norm_scale, 2000},
+        {"overflowing_squares", overflowing_squares, 100},
+        {"conv_silu", conv_silu, 2000},
+        {"gate", gate, 2000},
+        {"nonfinite", nonfinite, 2000},
+        {"abs_max", abs_max, 2000},
+        {"scan", scan, 2000},
     };
     return check_main(argc, argv, cases, sizeof cases / sizeof cases[0]);
 }

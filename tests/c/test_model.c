@@ -8,6 +8,7 @@
 #include "random_model.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 /* ---- The allocator ------------------------------------------------------------------------------- */
@@ -47,7 +48,7 @@ static bm_model *create(const bm_config *config, size_t variant) {
 }
 
 static uint64_t hash_of_session(const bm_model *model, const bm_config *config) {
-    bm_session_options options = {BM_EXACT, BM_F32, 8};
+    bm_session_options options = {BM_EXACT, BM_F32, 8, NULL};
     bm_session *session = NULL;
     bm_error err = {0};
     CHECK(bm_session_create(model, &options, &session, &err) == BM_OK, "%s", err.message);
@@ -138,7 +139,7 @@ static void byte_missing(uint64_t seed) {
         size_t bytes = (size_t)bm_tensor_at(&m.config, i).bytes - (i == victim);
         CHECK(bm_model_write(model, i, 0, m.tensors[i], bytes, &err) == BM_OK, "%s", err.message);
     }
-    bm_session_options options = {BM_FAST, BM_F32, 1};
+    bm_session_options options = {BM_FAST, BM_F32, 1, NULL};
     bm_session *session = NULL;
     for (size_t part = 0; part < (size_t)m.config.n_layer + 2; part++) {
         if (part == t.part)
@@ -170,6 +171,35 @@ static void put_nonfinite(check_random *r, uint8_t *values, bm_dtype dtype, size
         memcpy(values + 4 * at, &bad[check_between(r, 0, 2)], 4);
 }
 
+/* Finite weights whose product is not: found at sealing, by name; nothing was folded, twice the same. */
+static void folds_that_overflow(uint64_t seed) {
+    random_model m = model_of(seed);
+    check_random r = check_seed(seed, 9);
+    static const char *const pairs[][2] = {{"norm.weight", "in_proj.alpha"},
+                                           {"norm.weight", "in_proj.beta"},
+                                           {"gate_norm.weight", "out_proj.alpha"},
+                                           {"gate_norm.weight", "out_proj.beta"}};
+    const char *const *pair = pairs[seed % 4];
+    int layer = (int)check_between(&r, 0, m.config.n_layer - 1);
+    size_t cols = seed % 4 < 2 ? m.config.d_model : (size_t)m.config.expand * m.config.d_model;
+    size_t at = check_between(&r, 0, cols - 1);
+    ((float *)random_model_tensor(&m, layer, pair[0]))[at] = 2e38f;
+    ((float *)random_model_tensor(&m, layer, pair[1]))[at] = check_between(&r, 0, 1) ? 2.0f : -2.0f;
+    bm_model *model = create(&m.config, seed % bm_variant_count());
+    bm_error err = {0};
+    for (size_t i = 0; i < bm_tensor_count(&m.config); i++) {
+        size_t bytes = (size_t)bm_tensor_at(&m.config, i).bytes;
+        CHECK(bm_model_write(model, i, 0, m.tensors[i], bytes, &err) == BM_OK, "%s", err.message);
+    }
+    char place[32];
+    snprintf(place, sizeof place, "column %zu", at);
+    for (size_t round = 0; round < 2; round++) {
+        expect(bm_model_seal_part(model, (size_t)layer + 1, &err), BM_E_NONFINITE, &err, pair[0]);
+        CHECK(strstr(err.message, pair[1]) && strstr(err.message, place), "%s", err.message);
+    }
+    bm_model_free(model);
+}
+
 /* A NaN or an infinity anywhere in any float tensor is found at sealing, by name and place. */
 static void nonfinite(uint64_t seed) {
     random_model m = model_of(seed);
@@ -197,7 +227,7 @@ static void nonfinite(uint64_t seed) {
             expect(bm_model_seal_part(model, part, &err), BM_E_NONFINITE, &err, t.name);
             CHECK(bm_model_seal_part(model, part, NULL) == BM_E_NONFINITE, "%s", t.name);
         }
-        bm_session_options options = {BM_FAST, BM_F32, 1};
+        bm_session_options options = {BM_FAST, BM_F32, 1, NULL};
         bm_session *session = NULL;
         expect(bm_session_create(model, &options, &session, &err), BM_E_ORDER, &err, "seal");
         bm_model_free(model);
@@ -212,7 +242,7 @@ static bm_status whole_life(const random_model *m, bm_error *err) {
     bm_model *model = NULL;
     bm_session *session = NULL;
     bm_sampler *sampler = NULL;
-    bm_session_options options = {BM_HIGH, BM_F16, 4};
+    bm_session_options options = {BM_HIGH, BM_F16, 4, NULL};
     bm_sampling sampling = {
         .repetition_penalty = 1.0f, .repetition_window = 8, .temperature = 1.0f, .top_p = 1.0f};
     bm_status status = bm_model_create(&m->config, 0, &model, err);
@@ -326,12 +356,12 @@ static void argument_errors(uint64_t seed) {
         bm_session_options options;
         const char *named;
     } wrong[] = {
-        {{BM_PRECISION_COUNT, BM_F32, 1}, "precision"},
-        {{BM_FAST, BM_U8, 1}, "state"},
-        {{BM_FAST, BM_I8, 1}, "state"},
-        {{BM_FAST, BM_F32, 0}, "max_chunk"},
-        {{BM_FAST, BM_F32, 1025}, "max_chunk"},
-        {{BM_FAST, BM_F32, UINT32_MAX}, "max_chunk"},
+        {{BM_PRECISION_COUNT, BM_F32, 1, NULL}, "precision"},
+        {{BM_FAST, BM_U8, 1, NULL}, "state"},
+        {{BM_FAST, BM_I8, 1, NULL}, "state"},
+        {{BM_FAST, BM_F32, 0, NULL}, "max_chunk"},
+        {{BM_FAST, BM_F32, 1025, NULL}, "max_chunk"},
+        {{BM_FAST, BM_F32, UINT32_MAX, NULL}, "max_chunk"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         bm_session *session = NULL;
@@ -351,6 +381,7 @@ int main(int argc, char **argv) {
         {"write_errors", write_errors, 200},
         {"byte_missing", byte_missing, 200},
         {"nonfinite", nonfinite, 50},
+        {"folds_that_overflow", folds_that_overflow, 40},
         {"allocation_fails", allocation_fails, 50},
         {"huge_configs", huge_configs, 50},
         {"around_4_gib", around_4_gib, 50},
