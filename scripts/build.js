@@ -18,6 +18,9 @@ import {
 import { join } from 'node:path'
 import { CommandError, ROOT, run, runScript } from './command.js'
 
+/** As in CMakeLists.txt. */
+const MODULES = ['bimamba', 'bimamba-threads']
+
 /**
  * When a file, or the newest file in a folder, was last changed; 0 when there is none.
  * @param {string} path relative to the root
@@ -40,10 +43,8 @@ function isCurrent(output, inputs) {
 }
 
 function buildWasm() {
-  if (
-    isCurrent('dist/bimamba.wasm', ['src', 'wasm', 'cmake', 'CMakeLists.txt', 'CMakePresets.json'])
-  )
-    return
+  const inputs = ['src', 'wasm', 'cmake', 'CMakeLists.txt', 'CMakePresets.json']
+  if (MODULES.every((name) => isCurrent(`dist/${name}.wasm`, inputs))) return
   run('cmake', ['--preset', 'wasm'])
   run('cmake', ['--build', '--preset', 'wasm'])
 }

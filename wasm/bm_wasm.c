@@ -8,6 +8,10 @@
  */
 #include "../src/bm_base.h"
 
+#ifdef __wasm_atomics__ /* the build with shared memory */
+#include "bm_pool.h"
+#endif
+
 /* Declares and defines a function that the module exports as `name`. */
 #define EXPORT(result, name, ...)                                                                  \
     result wasm_##name(__VA_ARGS__);                                                               \
@@ -141,12 +145,57 @@ EXPORT(bm_status, model_seal_part, bm_model *model, size_t part) {
     return bm_model_seal_part(model, part, &last_error);
 }
 
+/* ---- Threads ------------------------------------------------------------------------------------ */
+
+#ifdef __wasm_atomics__
+
+#define TEAM bm_pool_team()
+
+enum { THREAD_STACK_SIZE = 1 << 16 };
+
+/* See bm_pool.h. A helper instance calls thread_join and, after a trap, thread_fail; nothing else. */
+EXPORT(void, threads_open, uint32_t n_threads) {
+    bm_pool_open(n_threads);
+}
+
+/* The top of a new stack, for the stack pointer of one helper instance; never freed. 0: no memory. */
+EXPORT(void *, thread_stack, void) {
+    uint8_t *stack = bm_block_alloc(THREAD_STACK_SIZE);
+    return stack ? stack + THREAD_STACK_SIZE : NULL;
+}
+
+EXPORT(void, threads_limit, uint32_t n_threads) {
+    bm_pool_limit(n_threads);
+}
+
+EXPORT(void, threads_close, void) {
+    bm_pool_close();
+}
+
+EXPORT(uint32_t, threads_joined, void) {
+    return bm_pool_joined();
+}
+
+EXPORT(void, thread_join, uint32_t seat) {
+    bm_pool_join(seat);
+}
+
+EXPORT(void, thread_fail, void) {
+    bm_pool_fail();
+}
+
+#else
+
+#define TEAM NULL
+
+#endif
+
 /* ---- Session ------------------------------------------------------------------------------------ */
 
 EXPORT(bm_session *, session_create, const bm_model *model, bm_precision precision,
        bm_dtype state_dtype, uint32_t max_chunk) {
     bm_session *session = NULL;
-    bm_session_options options = {precision, state_dtype, max_chunk, NULL};
+    bm_session_options options = {precision, state_dtype, max_chunk, TEAM};
     bm_session_create(model, &options, &session, &last_error);
     return session;
 }
