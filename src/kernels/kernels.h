@@ -153,7 +153,7 @@ typedef struct {
      *   S[p,n] = S[p,n] * shrink + (x[p] * gain) * B[n];   y[p] = scale * sum_n S[p,n] C[n] + skip * x[p]
      * The sum has 4 stripes: lane l adds n = l, l+4, ... in order, then (0 + 1) + (2 + 3).
      *   S  [head_dim, d_state] f32, or f16 for scan_f16: there the sum takes S before it is rounded, and
-     *      S is stored as binary16 without subnormals: |v| < 2^-14 becomes 0, halves round away from 0;
+     *      S is stored as binary16, halves rounded away from 0, and 0 where that is below 2^-14;
      *      |S| < 65520, else what is stored is anything.
      *   x, y [head_dim], y may be x.  B, C [d_state].  head_dim % 4 == 0, d_state % 8 == 0, 16-aligned
      */

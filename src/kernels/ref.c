@@ -176,10 +176,10 @@ static void scan_f32(float *state, float *y, const float *x, const float *b, con
 
 static uint16_t state_half(float v) {
     uint32_t bits = bm_bits_of(v);
-    uint32_t magnitude = bits & 0x7fffffffu;
+    uint32_t magnitude = (bits & 0x7fffffffu) + 0x1000u;
     if (magnitude < 0x38800000u)
         return 0;
-    return (uint16_t)((bits >> 16 & 0x8000u) | (magnitude + 0x1000u - (112u << 23)) >> 13);
+    return (uint16_t)((bits >> 16 & 0x8000u) | (magnitude - (112u << 23)) >> 13);
 }
 
 static void scan_f16(uint16_t *state, float *y, const float *x, const float *b, const float *c,

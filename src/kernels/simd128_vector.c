@@ -149,26 +149,39 @@ void bm_scan_f32__simd128(float *state, float *y, const float *x, const float *b
     }
 }
 
-/* Four finite binary16 values, sign-extended to i32 lanes, to f32: as bm_half_to_float. */
-static v128_t float_of_half(v128_t wide) {
-    /* Sign to bit 31, exponent and mantissa to bits 13 ... 27: the value times 2^-112. */
-    v128_t bits = wasm_v128_and(wasm_i32x4_shl(wide, 13), wasm_i32x4_splat((int32_t)0x8fffffff));
-    return wasm_f32x4_mul(bits, wasm_f32x4_splat(0x1p112f));
+/*
+ * Four finite binary16 values, sign-extended to i32 lanes, times 2^-112 as f32: sign to bit 31,
+ * exponent and mantissa to bits 13 ... 27. Subnormals of binary16 are subnormals of f32.
+ */
+static v128_t shrunk_float_of_half(v128_t wide) {
+    return wasm_v128_and(wasm_i32x4_shl(wide, 13), wasm_i32x4_splat((int32_t)0x8fffffff));
 }
 
-/* state_half of ref.c per lane, in the low 16 bits of i32 lanes. */
-static v128_t half_of_float(v128_t v) {
+/* The same, exact. */
+static v128_t float_of_half(v128_t wide) {
+    return wasm_f32x4_mul(shrunk_float_of_half(wide), wasm_f32x4_splat(0x1p112f));
+}
+
+/* state_half of ref.c without the sign, below 2^-14 anything from 0 to 0x3ff once saturated to u16. */
+static v128_t magnitude_of_half(v128_t v) {
     v128_t magnitude = wasm_v128_and(v, wasm_i32x4_splat(0x7fffffff));
-    v128_t normal = wasm_i32x4_ge(magnitude, wasm_i32x4_splat(0x38800000));
-    v128_t rounded = wasm_i32x4_add(magnitude, wasm_i32x4_splat(0x1000 - (112 << 23)));
-    v128_t sign = wasm_v128_and(wasm_u32x4_shr(v, 16), wasm_i32x4_splat(0x8000));
-    return wasm_v128_and(wasm_v128_or(wasm_u32x4_shr(rounded, 13), sign), normal);
+    return wasm_i32x4_shr(wasm_i32x4_add(magnitude, wasm_i32x4_splat(0x1000 - (112 << 23))), 13);
+}
+
+/* state_half of ref.c for eight values: the sign and the zero once for all of them. */
+static v128_t halves_of_floats(v128_t low, v128_t high) {
+    v128_t magnitude = wasm_u16x8_narrow_i32x4(magnitude_of_half(low), magnitude_of_half(high));
+    v128_t sign = wasm_v128_and(wasm_i16x8_shuffle(low, high, 1, 3, 5, 7, 9, 11, 13, 15),
+                                wasm_i16x8_splat(INT16_MIN));
+    v128_t is_normal = wasm_i16x8_gt(magnitude, wasm_i16x8_splat(0x3ff));
+    return wasm_v128_and(wasm_v128_or(magnitude, sign), is_normal);
 }
 
 void bm_scan_f16__simd128(uint16_t *state, float *y, const float *x, const float *b, const float *c,
                           size_t head_dim, size_t d_state, float shrink, float gain, float scale,
                           float skip) {
-    const v128_t keep = wasm_f32x4_splat(shrink);
+    /* The power of two that a decoded half lacks is in the factor: the product is rounded once. */
+    const v128_t keep = wasm_f32x4_splat(shrink * 0x1p112f);
     for (size_t p = 0; p < head_dim; p += 4) {
         v128_t sums[4];
         for (size_t k = 0; k < 4; k++) {
@@ -177,14 +190,13 @@ void bm_scan_f16__simd128(uint16_t *state, float *y, const float *x, const float
             uint16_t *row = state + (p + k) * d_state;
             for (size_t n = 0; n < d_state; n += 8) {
                 v128_t packed = wasm_v128_load(row + n);
-                v128_t low =
-                    wasm_f32x4_mul(float_of_half(wasm_i32x4_extend_low_i16x8(packed)), keep);
-                v128_t high =
-                    wasm_f32x4_mul(float_of_half(wasm_i32x4_extend_high_i16x8(packed)), keep);
-                low = wasm_f32x4_add(low, wasm_f32x4_mul(input, wasm_v128_load(b + n)));
-                high = wasm_f32x4_add(high, wasm_f32x4_mul(input, wasm_v128_load(b + n + 4)));
-                wasm_v128_store(row + n,
-                                wasm_u16x8_narrow_i32x4(half_of_float(low), half_of_float(high)));
+                v128_t low = shrunk_float_of_half(wasm_i32x4_extend_low_i16x8(packed));
+                v128_t high = shrunk_float_of_half(wasm_i32x4_extend_high_i16x8(packed));
+                low = wasm_f32x4_add(wasm_f32x4_mul(low, keep),
+                                     wasm_f32x4_mul(input, wasm_v128_load(b + n)));
+                high = wasm_f32x4_add(wasm_f32x4_mul(high, keep),
+                                      wasm_f32x4_mul(input, wasm_v128_load(b + n + 4)));
+                wasm_v128_store(row + n, halves_of_floats(low, high));
                 sum = bm_v_mul_add(low, wasm_v128_load(c + n), sum);
                 sum = bm_v_mul_add(high, wasm_v128_load(c + n + 4), sum);
             }
