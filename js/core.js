@@ -4,10 +4,13 @@
  * Owns the module instance, the reading of C strings and arrays, and the life of its handles. Does not know files,
  * URLs of models, text or workers. The C side is wasm/bm_wasm.c; what the calls mean is in src/bm.h.
  * The idea: bulk data passes through one staging buffer, and no view of the memory is ever kept, because growth
- * detaches it: a view is taken, used and dropped within one call. Everything but `Core.create` is synchronous.
+ * detaches it: a view is taken, used and dropped within one call. Everything but `Core.create` is synchronous. Numbers
+ * are checked here, since on their way to C they would silently become other ones.
  */
 
 import { BmError } from './errors.js'
+import { Team } from './team.js'
+import { loadWasm } from './wasm-module.js'
 
 /** @typedef {import('./format.js').ModelConfig} ModelConfig */
 /** @typedef {import('./format.js').TensorSpec} TensorSpec */
@@ -46,45 +49,84 @@ const PRECISIONS = /** @type {const} */ (['fast', 'high', 'exact'])
 /** @type {Record<StateType, 'F32' | 'F16'>} */
 const STATE_DTYPES = { f32: 'F32', f16: 'F16' }
 
-/** The smallest module with a v128 instruction: validates only where 128-bit SIMD exists. */
-const SIMD_PROBE = new Uint8Array([
-  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15,
-  253, 98, 11,
-])
+/** Most tokens of one append; the C side says the same. */
+const MAX_CHUNK = 1024
+/** BM_MAX_THREADS of src/bm.h. */
+const MAX_THREADS = 64
 
-/** One instance of the engine. Holds any number of models; freed when nothing refers to it any more. */
+/**
+ * One instance of the engine. Holds any number of models; freed when nothing refers to it any more, and closed, if
+ * it has a team of threads.
+ */
 export class Core {
   /** @type {Exports} */
   #exports
   /** @type {WebAssembly.Memory} */
   #memory
+  #wasm
+  /** @type {Team | null} */
+  #team = null
 
-  /** @param {WebAssembly.Instance} instance */
-  constructor(instance) {
+  /** @param {WebAssembly.Instance} instance @param {import('./wasm-module.js').EngineModule} wasm */
+  constructor(instance, wasm) {
     const { memory, ...functions } = instance.exports
-    this.#memory = /** @type {WebAssembly.Memory} */ (memory)
+    this.#memory = wasm.memory ?? /** @type {WebAssembly.Memory} */ (memory)
     this.#exports = /** @type {Exports} */ (functions)
+    this.#wasm = wasm
     this.call('_initialize')
   }
 
   /**
    * @param {object} [options]
-   * @param {BufferSource | WebAssembly.Module | URL | string | undefined} [options.wasm] the module, or where it is;
-   *   default: dist/bimamba.wasm of this package
+   * @param {import('./wasm-module.js').WasmSource | undefined} [options.wasm] the module, or where it is
+   * @param {boolean} [options.shared] the build that can have further threads, where memory can be shared; default false
    * @returns {Promise<Core>}
-   * @throws {BmError} `unsupported` without WebAssembly SIMD; `network` or `io` when the module cannot be read
+   * @throws {BmError} as `loadWasm` does
    */
-  static async create({ wasm } = {}) {
-    if (!globalThis.WebAssembly?.validate(SIMD_PROBE)) {
-      throw new BmError(
-        'unsupported',
-        'this JavaScript engine has no 128-bit WebAssembly SIMD, which bimamba needs ' +
-          '(Chrome 91, Firefox 89, Safari 16.4, Node 16.4 or newer)',
-      )
-    }
-    const module = await compile(wasm ?? new URL('../dist/bimamba.wasm', import.meta.url))
-    const imports = { env: { emscripten_notify_memory_growth: () => {} } }
-    return new Core(await WebAssembly.instantiate(module, imports))
+  static async create({ wasm, shared = false } = {}) {
+    const loaded = await loadWasm({ wasm, shared })
+    const { module, memory } = loaded
+    const env = { emscripten_notify_memory_growth: () => {}, ...(memory ? { memory } : {}) }
+    return new Core(await instantiate(module, env), loaded)
+  }
+
+  /**
+   * Starts further threads for the sessions that are made from now on. At most once.
+   *
+   * @param {number} threads that compute, this one included: 1 to 64. This one must be allowed to wait (js/platform.js knows)
+   * @param {string} [threadUrl] where js/thread.js is; default: in the package
+   * @throws {BmError} `unsupported` when the module has no shared memory; `internal` when a thread does not start
+   */
+  async startTeam(threads, threadUrl) {
+    checkInteger('threads', threads, 1, MAX_THREADS)
+    if (threads === 1) return
+    const { module, memory } = this.#wasm
+    if (!memory) throw new BmError('unsupported', 'this build of the engine has no threads')
+    if (this.#team) throw new BmError('internal', 'the engine has its threads already')
+    this.#team = new Team({ call: this.call.bind(this), module, memory, threads, threadUrl })
+    await this.#team.ready
+  }
+
+  /** @returns {boolean} whether further threads can share its memory */
+  get isShared() {
+    return this.#wasm.memory !== null
+  }
+
+  /** @returns {number} threads that compute now */
+  get threads() {
+    return this.#team?.threads ?? 1
+  }
+
+  /** Runs what computes `tokens` tokens with the threads that there are. @param {number} tokens @param {() => void} compute */
+  compute(tokens, compute) {
+    if (this.#team) this.#team.run(tokens, compute)
+    else compute()
+  }
+
+  /** Ends the threads, if there are any. What they worked for must be closed before. Idempotent. */
+  close() {
+    this.#team?.close()
+    this.#team = null
   }
 
   /**
@@ -143,12 +185,21 @@ export class Core {
 
   /** @param {ArrayLike<number>} bytes at most stagingBytes */
   stageBytes(bytes) {
+    this.#checkStaging(bytes.length)
     new Uint8Array(this.#memory.buffer, this.call('staging'), bytes.length).set(bytes)
   }
 
-  /** @param {ArrayLike<number>} ids */
+  /** @param {ArrayLike<number>} ids four bytes each, at most stagingBytes in all */
   stageIds(ids) {
+    this.#checkStaging(4 * ids.length)
     new Uint32Array(this.#memory.buffer, this.call('staging'), ids.length).set(ids)
+  }
+
+  /** @param {number} bytes */
+  #checkStaging(bytes) {
+    if (bytes > this.stagingBytes) {
+      throw new BmError('argument', `${bytes} bytes at once, want at most ${this.stagingBytes}`)
+    }
   }
 
   /**
@@ -236,6 +287,8 @@ export class Core {
 export class CoreModel {
   #core
   #handle
+  /** @type {Set<CoreSession>} that are open */
+  #sessions = new Set()
 
   /**
    * @param {Core} core
@@ -284,13 +337,18 @@ export class CoreModel {
    * @throws {BmError} `argument`, `memory`
    */
   createSession({ precision = 'fast', state = 'f32', maxChunk = 64 } = {}) {
+    checkInteger('maxChunk', maxChunk, 1, MAX_CHUNK)
     const dtype = DTYPES.indexOf(STATE_DTYPES[state])
     const level = PRECISIONS.indexOf(precision)
     if (level < 0)
       throw new BmError('argument', `precision is '${precision}', want fast, high or exact`)
     if (dtype < 0) throw new BmError('argument', `state is '${state}', want f32 or f16`)
     const handle = this.#core.pointer('session_create', this.#open(), level, dtype, maxChunk)
-    return new CoreSession(this.#core, handle, this.config.vocab_size, maxChunk)
+    const onClose = (/** @type {CoreSession} */ session) => void this.#sessions.delete(session)
+    const { vocab_size: vocabSize } = this.config
+    const session = new CoreSession(this.#core, { handle, vocabSize, maxChunk, onClose })
+    this.#sessions.add(session)
+    return session
   }
 
   #open() {
@@ -298,8 +356,9 @@ export class CoreModel {
     return this.#handle
   }
 
-  /** Frees the weights; sessions of this model must be closed before. Idempotent. */
+  /** Frees the weights, and the sessions that are still open. Idempotent. */
   close() {
+    for (const session of this.#sessions) session.close()
     if (this.#handle !== 0) this.#core.call('model_free', this.#handle)
     this.#handle = 0
   }
@@ -309,17 +368,21 @@ export class CoreModel {
 export class CoreSession {
   #core
   #handle
+  #onClose
   #lastCount = 0
 
   /**
    * @param {Core} core
-   * @param {number} handle
-   * @param {number} vocabSize
-   * @param {number} maxChunk
+   * @param {object} parts
+   * @param {number} parts.handle
+   * @param {number} parts.vocabSize
+   * @param {number} parts.maxChunk
+   * @param {(session: CoreSession) => void} parts.onClose
    */
-  constructor(core, handle, vocabSize, maxChunk) {
+  constructor(core, { handle, vocabSize, maxChunk, onClose }) {
     this.#core = core
     this.#handle = handle
+    this.#onClose = onClose
     this.vocabSize = vocabSize
     this.maxChunk = maxChunk
   }
@@ -348,8 +411,11 @@ export class CoreSession {
         `${ids.length} tokens in one append, want 1 to ${this.maxChunk}`,
       )
     }
+    for (let i = 0; i < ids.length; i++) {
+      checkInteger(`token id ${i}`, Number(ids[i]), 0, this.vocabSize - 1)
+    }
     this.#core.stageIds(ids)
-    this.#core.check('session_append', handle, ids.length)
+    this.#core.compute(ids.length, () => this.#core.check('session_append', handle, ids.length))
     this.#lastCount = ids.length
   }
 
@@ -368,9 +434,7 @@ export class CoreSession {
    * @returns {number} log p(id), natural logarithm
    */
   logprob(index, id) {
-    if (!(Number.isInteger(id) && id >= 0 && id < this.vocabSize)) {
-      throw new BmError('argument', `token id ${id}, want 0 to ${this.vocabSize - 1}`)
-    }
+    checkInteger('token id', id, 0, this.vocabSize - 1)
     return this.#core.call('log_softmax', this.logitsPointer(index), this.vocabSize, id)
   }
 
@@ -380,7 +444,7 @@ export class CoreSession {
    */
   logitsPointer(index) {
     const at = index < 0 ? this.#lastCount + index : index
-    if (!(at >= 0 && at < this.#lastCount)) {
+    if (!(Number.isInteger(at) && at >= 0 && at < this.#lastCount)) {
       throw new BmError(
         'argument',
         `logits of token ${index}: the last append had ${this.#lastCount}`,
@@ -405,8 +469,10 @@ export class CoreSession {
 
   /** Frees the state. Idempotent. */
   close() {
-    if (this.#handle !== 0) this.#core.call('session_free', this.#handle)
+    if (this.#handle === 0) return
+    this.#core.call('session_free', this.#handle)
     this.#handle = 0
+    this.#onClose(this)
   }
 }
 
@@ -460,6 +526,29 @@ export class CoreSampler {
 }
 
 /**
+ * @param {WebAssembly.Module} module
+ * @param {WebAssembly.ModuleImports} env
+ */
+async function instantiate(module, env) {
+  try {
+    return await WebAssembly.instantiate(module, { env })
+  } catch (cause) {
+    throw new BmError('unsupported', `the WebAssembly module does not start: ${cause}`, { cause })
+  }
+}
+
+/**
+ * @param {string} name
+ * @param {number} value
+ * @param {number} min
+ * @param {number} max
+ */
+function checkInteger(name, value, min, max) {
+  if (Number.isInteger(value) && value >= min && value <= max) return
+  throw new BmError('argument', `${name} is ${value}, want an integer from ${min} to ${max}`)
+}
+
+/**
  * @param {ModelConfig} config
  * @param {ConfigField} field
  * @returns {number} the C form: enums and booleans as integers, null (no limit) as Infinity
@@ -472,35 +561,4 @@ function configNumber(config, field) {
   const dtype = DTYPES.indexOf(/** @type {"U8"} */ (value))
   if (dtype >= 0) return dtype
   throw new BmError('config', `config.${field.name} is ${JSON.stringify(value)}, want a number`)
-}
-
-/**
- * @param {BufferSource | WebAssembly.Module | URL | string} wasm
- * @returns {Promise<WebAssembly.Module>}
- */
-async function compile(wasm) {
-  if (wasm instanceof WebAssembly.Module) return wasm
-  if (typeof wasm !== 'string' && !(wasm instanceof URL)) return WebAssembly.compile(wasm)
-  const url = new URL(wasm, globalThis.location?.href ?? import.meta.url)
-  if (url.protocol === 'file:') return WebAssembly.compile(await readFile(url))
-  let response
-  try {
-    response = await fetch(url)
-  } catch (cause) {
-    throw new BmError('network', `GET ${url}: ${cause}`, { cause })
-  }
-  if (!response.ok) throw new BmError('network', `GET ${url}: ${response.status}`)
-  // Not compileStreaming: servers that do not know .wasm send a type that it refuses.
-  return WebAssembly.compile(await response.arrayBuffer())
-}
-
-/** @param {URL} url @returns {Promise<BufferSource>} */
-async function readFile(url) {
-  const fs = globalThis.process?.getBuiltinModule?.('node:fs/promises')
-  if (!fs) throw new BmError('unsupported', `${url}: only Node reads file: URLs`)
-  try {
-    return await fs.readFile(url)
-  } catch (cause) {
-    throw new BmError('io', `${url}: ${cause instanceof Error ? cause.message : cause}`, { cause })
-  }
 }

@@ -11,7 +11,7 @@ import { detokenize, TokenBytes } from './detokenizer.js'
 import { BmError } from './errors.js'
 import { evaluate, generate } from './generate.js'
 import { loadModel } from './loader.js'
-import { breathe } from './platform.js'
+import { breathe, usableThreads } from './platform.js'
 import { openSource } from './source.js'
 import { createTokenizer } from './tokenizer.js'
 
@@ -26,8 +26,10 @@ import { createTokenizer } from './tokenizer.js'
  * @typedef {object} EngineOptions
  * @property {'fast' | 'high' | 'exact'} precision
  * @property {'f32' | 'f16'} state
+ * @property {number | 'auto'} threads
  * @property {string} [variant]
  * @property {string} [wasmUrl] absolute
+ * @property {string} [threadUrl] absolute
  */
 
 /**
@@ -39,6 +41,7 @@ import { createTokenizer } from './tokenizer.js'
  * @property {number} memoryBytes  of the engine: weights, state and buffers
  * @property {'fast' | 'high' | 'exact'} precision
  * @property {'f32' | 'f16'} state
+ * @property {number} threads      that were started; how many of them work is found by what tokens cost
  * @property {boolean} hasTokenizer
  * @property {number | null} bosId
  * @property {number[]} eosIds
@@ -49,6 +52,21 @@ import { createTokenizer } from './tokenizer.js'
  */
 
 /** @typedef {{ config: import('./format.js').ModelConfig, info: ModelInfo }} Description */
+
+/** Files below this have too little work in a token to share it. */
+const SHARING_BYTES = 16e6
+/** More threads than this wait for memory more than they compute. */
+const MOST_THREADS = 8
+
+/**
+ * @param {number | 'auto'} wanted
+ * @param {number} fileBytes
+ * @returns {number} threads to start
+ */
+function threadsFor(wanted, fileBytes) {
+  if (wanted !== 'auto') return wanted
+  return fileBytes < SHARING_BYTES ? 1 : Math.min(usableThreads(), MOST_THREADS)
+}
 
 export class Engine {
   #core
@@ -90,11 +108,13 @@ export class Engine {
    */
   static async load(source, options, { onProgress, signal } = {}) {
     signal?.throwIfAborted()
-    const { precision, state, variant, wasmUrl } = options
-    const core = await Core.create(wasmUrl === undefined ? {} : { wasm: wasmUrl })
+    const { precision, state, variant, wasmUrl, threads, threadUrl } = options
+    const shared = threads !== 1 && usableThreads() > 1
+    const core = await Core.create({ wasm: wasmUrl, shared })
     const loaded = await loadModel(core, openSource(source), { variant, onProgress, signal })
     const { model, header, tokenizerJson } = loaded
     try {
+      await core.startTeam(core.isShared ? threadsFor(threads, header.fileBytes) : 1, threadUrl)
       const { padded_vocab_size: paddedVocabSize } = header.config
       const reservedIds = [...header.eosIds, ...(header.bosId === null ? [] : [header.bosId])]
       const tokenizer =
@@ -106,6 +126,7 @@ export class Engine {
       return new Engine({ core, model, session, header, tokenizer, options })
     } catch (error) {
       model.close()
+      core.close()
       throw error
     }
   }
@@ -125,7 +146,7 @@ export class Engine {
       licence,
     } = this.#header
     const { precision, state } = this.#options
-    const memoryBytes = this.#core.memoryBytes
+    const { memoryBytes, threads } = this.#core
     const file = {
       identity,
       fileBytes,
@@ -137,7 +158,7 @@ export class Engine {
       source,
       licence,
     }
-    return { config, info: { ...file, memoryBytes, precision, state } }
+    return { config, info: { ...file, memoryBytes, precision, state, threads } }
   }
 
   /**
@@ -207,6 +228,7 @@ export class Engine {
     this.#closed = true
     this.#session.close()
     this.#model.close()
+    this.#core.close()
   }
 
   /**

@@ -51,13 +51,16 @@ export class BiMamba {
    *   `integrity`, `config`, `tokenizer`, `memory`, `unsupported`; or `signal.reason`
    */
   static async load(source, options = {}) {
-    const { precision, state, variant, inline, wasmUrl, workerUrl, onProgress, signal } =
+    const { precision, state, threads, variant, inline, onProgress, signal, ...places } =
       checkLoad(options)
+    const { wasmUrl, workerUrl, threadUrl } = places
     const engineOptions = {
       precision,
       state,
+      threads,
       ...(variant === undefined ? {} : { variant }),
       ...(wasmUrl === undefined ? {} : { wasmUrl: absoluteUrl(wasmUrl) }),
+      ...(threadUrl === undefined ? {} : { threadUrl: absoluteUrl(threadUrl) }),
     }
     const descriptor = describeSource(source)
     if (inline)

@@ -14,7 +14,7 @@ import { BmError } from './errors.js'
 /** @typedef {typeof import('node:url')} NodeUrl */
 
 /**
- * A thread that runs js/worker.js.
+ * A thread that runs js/worker.js or js/thread.js.
  *
  * @typedef {object} WorkerHandle
  * @property {(message: unknown, transfer?: Transferable[]) => void} post
@@ -69,11 +69,49 @@ export function absoluteUrl(url) {
  */
 export function startWorker(url, events) {
   const threads = /** @type {WorkerThreads | null} */ (builtin('node:worker_threads'))
-  if (threads) return startThread(threads, url, events)
-  // Bundlers look for exactly this expression, options included: keep it on one piece.
-  const worker = url
-    ? new Worker(url, { type: 'module' })
-    : new Worker(new URL('./worker.js', import.meta.url), { type: 'module' })
+  if (threads) return nodeWorker(threads, url ?? './worker.js', events)
+  // Bundlers look for exactly this expression, options included: keep it in one piece.
+  return url
+    ? webWorker(new Worker(url, { type: 'module' }), events)
+    : webWorker(new Worker(new URL('./worker.js', import.meta.url), { type: 'module' }), events)
+}
+
+/**
+ * @param {string | URL | undefined} url of thread.js; default: the one beside this file
+ * @param {WorkerEvents} events
+ * @returns {WorkerHandle}
+ */
+export function startHelper(url, events) {
+  const threads = /** @type {WorkerThreads | null} */ (builtin('node:worker_threads'))
+  if (threads) return nodeWorker(threads, url ?? './thread.js', events)
+  return url
+    ? webWorker(new Worker(url, { type: 'module' }), events)
+    : webWorker(new Worker(new URL('./thread.js', import.meta.url), { type: 'module' }), events)
+}
+
+/**
+ * How many threads could compute at once here: 1 where memory cannot be shared, or where this thread must not wait for
+ * another one, which is a page's own.
+ */
+export function usableThreads() {
+  const isNode = Boolean(globalThis.process?.versions?.node)
+  const mayWait = isNode || 'WorkerGlobalScope' in globalThis
+  const mayShare = isNode || globalThis.crossOriginIsolated === true
+  if (!mayWait || !mayShare) return 1
+  return Math.max(1, globalThis.navigator?.hardwareConcurrency ?? nodeCores())
+}
+
+function nodeCores() {
+  const os = /** @type {typeof import('node:os') | null} */ (builtin('node:os'))
+  return os?.availableParallelism() ?? 1
+}
+
+/**
+ * @param {Worker} worker
+ * @param {WorkerEvents} events
+ * @returns {WorkerHandle}
+ */
+function webWorker(worker, events) {
   let alive = true
   /** @param {string} reason @param {unknown} [cause] */
   const died = (reason, cause) => {
@@ -98,15 +136,15 @@ export function startWorker(url, events) {
 
 /**
  * @param {WorkerThreads} threads
- * @param {string | URL | undefined} url
+ * @param {string | URL} url absolute, or relative to this file
  * @param {WorkerEvents} events
  * @returns {WorkerHandle}
  */
-function startThread(threads, url, events) {
+function nodeWorker(threads, url, events) {
   // A variable base: bundlers that copy `new URL('...', import.meta.url)` must not copy the worker a second time.
   const here = import.meta.url
   // Flags of the program (`node --input-type=module -e ...`) are not for the worker.
-  const worker = new threads.Worker(new URL(url ?? './worker.js', here), { execArgv: [] })
+  const worker = new threads.Worker(new URL(url, here), { execArgv: [] })
   let alive = true
   /** @param {string} reason @param {unknown} [cause] */
   const died = (reason, cause) => {
@@ -134,7 +172,7 @@ function startThread(threads, url, events) {
 }
 
 /**
- * The other end: what js/worker.js talks through.
+ * The other end: what js/worker.js and js/thread.js talk through.
  *
  * @param {(message: unknown) => void} onMessage
  * @returns {(message: unknown, transfer?: Transferable[]) => void} posts to the starting thread

@@ -42,6 +42,9 @@ export const CHOICES = {
   state: /** @type {const} */ (['f32', 'f16']),
 }
 
+/** Options of `BiMamba.load` that say where a file of the package is. */
+const PLACES = /** @type {const} */ (['wasmUrl', 'workerUrl', 'threadUrl'])
+
 /** At most this many stop strings, each of at most this many UTF-16 units: what is held back stays small. */
 export const MAX_STOPS = 64
 export const MAX_STOP_LENGTH = 1000
@@ -85,10 +88,14 @@ export const MAX_STOP_LENGTH = 1000
  * @typedef {object} LoadOptions
  * @property {'fast' | 'high' | 'exact'} [precision]  of the computation; default 'fast'
  * @property {'f32' | 'f16'} [state]      how the recurrent state is kept; default 'f32'
+ * @property {number | 'auto'} [threads]  that compute, 1 to 64; default 'auto': as many as the machine has, for models that
+ *                                        are large enough. 1 where memory cannot be shared: pages that are not
+ *                                        cross-origin isolated, and `inline` on a page. No result depends on it
  * @property {string} [variant]           a kernel family by name; default: the fastest here
  * @property {boolean} [inline]           run the engine in this thread instead of a worker; default false
- * @property {string | URL} [wasmUrl]     where bimamba.wasm is; default: in the package
+ * @property {string | URL} [wasmUrl]     where bimamba.wasm or bimamba-threads.wasm is; default: in the package
  * @property {string | URL} [workerUrl]   where worker.js is; default: in the package
+ * @property {string | URL} [threadUrl]   where thread.js is; default: in the package
  * @property {(progress: Progress) => void} [onProgress]  called at most about ten times a second, the last time at the end
  * @property {AbortSignal} [signal]       stops loading; `load` then rejects with `signal.reason`
  */
@@ -230,12 +237,12 @@ export function checkGenerate(options) {
 
 /**
  * @param {LoadOptions} options
- * @returns {LoadOptions & { precision: 'fast' | 'high' | 'exact', state: 'f32' | 'f16' }}
+ * @returns {LoadOptions & { precision: 'fast' | 'high' | 'exact', state: 'f32' | 'f16', threads: number | 'auto' }}
  */
 export function checkLoad(options) {
   checkNames(
     options,
-    [...Object.keys(CHOICES), 'variant', 'inline', 'wasmUrl', 'workerUrl', 'onProgress', 'signal'],
+    [...Object.keys(CHOICES), 'threads', 'variant', 'inline', ...PLACES, 'onProgress', 'signal'],
     'load',
   )
   checkFlag('inline', options.inline)
@@ -248,7 +255,7 @@ export function checkLoad(options) {
       `variant is ${show(options.variant)}, want a kernel family's name`,
     )
   }
-  for (const name of /** @type {const} */ (['wasmUrl', 'workerUrl'])) {
+  for (const name of PLACES) {
     const url = options[name]
     if (url !== undefined && typeof url !== 'string' && !(url instanceof URL)) {
       throw new BmError('argument', `${name} is ${show(url)}, want a URL`)
@@ -257,8 +264,22 @@ export function checkLoad(options) {
   if (options.onProgress !== undefined && typeof options.onProgress !== 'function') {
     throw new BmError('argument', `onProgress is ${show(options.onProgress)}, want a function`)
   }
-  const { precision = CHOICES.precision[0], state = CHOICES.state[0] } = options
-  return { ...options, precision, state }
+  const { precision = CHOICES.precision[0], state = CHOICES.state[0], threads = 'auto' } = options
+  checkThreads(threads)
+  return { ...options, precision, state, threads }
+}
+
+/**
+ * @param {unknown} value
+ * @param {string} [label]
+ */
+export function checkThreads(value, label = 'threads') {
+  if (value === 'auto') return
+  if (typeof value === 'number' && Number.isInteger(value) && value >= 1 && value <= 64) return
+  throw new BmError(
+    'argument',
+    `${label} is ${show(value)}, want 'auto' or an integer from 1 to 64`,
+  )
 }
 
 /**

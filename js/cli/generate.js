@@ -53,11 +53,11 @@ export async function run(args, io) {
     await write(io.stdout, helpText(USAGE, TABLE))
     return 0
   }
-  const { source, precision } = readModelOptions(parsed)
+  const { source, load } = readModelOptions(parsed)
   const settings = readSettings(parsed)
   if (parsed.flags.has('no-bos')) settings.bos = false
   const prompt = await readPrompt(parsed, io)
-  const model = await BiMamba.load(source, { precision, signal: io.signal })
+  const model = await BiMamba.load(source, { ...load, signal: io.signal })
   try {
     const output = { json: parsed.flags.has('json'), echo: parsed.flags.has('echo') }
     await printText(model, prompt, { ...settings, signal: io.signal }, output, io)

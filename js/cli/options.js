@@ -13,6 +13,7 @@ import {
   checkChoice,
   checkNumber,
   checkStop,
+  checkThreads,
   NUMBER_SETTINGS,
   suggest,
 } from '../settings.js'
@@ -46,6 +47,7 @@ export const MODEL_OPTIONS = {
     value: [...CHOICES.precision].reverse().join('|'),
     help: `of the computation (default ${CHOICES.precision[0]})`,
   },
+  threads: { value: 'N|auto', help: 'that compute, 1 to 64 (default auto); changes no result' },
 }
 
 /**
@@ -164,14 +166,20 @@ export function readSettings({ values }) {
 
 /**
  * @param {ParsedOptions} parsed
- * @returns {{ source: string, precision: 'fast' | 'high' | 'exact' }}
+ * @returns {{ source: string, load: import('../settings.js').LoadOptions }}
  */
 export function readModelOptions({ values }) {
   const precision = values.get('precision')?.[0] ?? CHOICES.precision[0]
   checkChoice('precision', precision, '--precision')
+  const text = values.get('threads')?.[0] ?? 'auto'
+  const threads = text === 'auto' ? text : readNumber(text, '--threads')
+  checkThreads(threads, '--threads')
   const source = values.get('model')?.[0] ?? DEFAULT_MODEL
   if (source === '') throw new UsageError('--model is empty, want a file or a URL')
-  return { source, precision: /** @type {'fast' | 'high' | 'exact'} */ (precision) }
+  return {
+    source,
+    load: { precision: /** @type {'fast' | 'high' | 'exact'} */ (precision), threads },
+  }
 }
 
 /**

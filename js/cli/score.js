@@ -53,16 +53,16 @@ export async function run(args, io) {
   if (text === undefined)
     throw new UsageError('--tokens is missing, want token ids separated by commas')
   const tokens = readIds(text, '--tokens')
-  const { source, precision } = readModelOptions(parsed)
+  const { source, load } = readModelOptions(parsed)
   const logitsPath = parsed.values.get('logits')?.[0]
-  const model = await BiMamba.load(source, { precision, signal: io.signal })
+  const model = await BiMamba.load(source, { ...load, signal: io.signal })
   try {
     const logprobs = logitsPath
       ? await scoreToFile(model, tokens, logitsPath, io.signal)
       : await model.score(tokens, { signal: io.signal })
     const known = logprobs.filter((logprob) => logprob !== null)
     const total = known.reduce((sum, logprob) => sum + logprob, 0)
-    const result = { precision, vocabSize: model.config.vocab_size, tokens, logprobs, total }
+    const result = { precision: model.info.precision, vocabSize: model.config.vocab_size, tokens, logprobs, total }
     await write(io.stdout, `${JSON.stringify(result)}\n`)
     return 0
   } finally {

@@ -1,0 +1,106 @@
+/**
+ * Gets the engine's WebAssembly module: finds, reads, compiles it, and makes the memory that it wants to share.
+ *
+ * Owns the question which of the two builds runs here. Knows no export of theirs. dist/bimamba.wasm brings its own memory;
+ * dist/bimamba-threads.wasm imports a shared one, so that further threads can instantiate it over the same memory.
+ */
+
+import { BmError } from './errors.js'
+import { fileSystem, resolvePath } from './platform.js'
+
+/** The smallest module with a v128 instruction: validates only where 128-bit SIMD exists. */
+const SIMD_PROBE = new Uint8Array([
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15,
+  253, 98, 11,
+])
+
+/** Pages of 64 KiB: what the shared build starts with (INITIAL_MEMORY in CMakeLists.txt), and all of 32-bit memory. */
+const FIRST_PAGES = 32
+const MOST_PAGES = 65536
+
+/** @typedef {BufferSource | WebAssembly.Module | URL | string} WasmSource */
+
+/**
+ * @typedef {object} EngineModule
+ * @property {WebAssembly.Module} module
+ * @property {WebAssembly.Memory | null} memory  shared, to be imported; null: the module has its own
+ */
+
+/**
+ * @param {object} [options]
+ * @param {WasmSource | undefined} [options.wasm] the module, or where it is: a URL, in Node also a path; default: of this package
+ * @param {boolean} [options.shared] the default is the build for several threads
+ * @returns {Promise<EngineModule>}
+ * @throws {BmError} `unsupported` without WebAssembly SIMD, and for what is no module; `network`, `io`, `argument`
+ *   when the module cannot be read; `memory`
+ */
+export async function loadWasm({ wasm, shared = false } = {}) {
+  if (!globalThis.WebAssembly?.validate(SIMD_PROBE)) {
+    throw new BmError(
+      'unsupported',
+      'this JavaScript engine has no 128-bit WebAssembly SIMD, which bimamba needs ' +
+        '(Chrome 91, Firefox 89, Safari 16.4, Node 20.16 or newer)',
+    )
+  }
+  // Both are written out for bundlers, which look for exactly this expression.
+  const own = shared
+    ? new URL('../dist/bimamba-threads.wasm', import.meta.url)
+    : new URL('../dist/bimamba.wasm', import.meta.url)
+  const module = await compile(wasm ?? own)
+  const wantsMemory = WebAssembly.Module.imports(module).some(({ kind }) => kind === 'memory')
+  return { module, memory: wantsMemory ? sharedMemory() : null }
+}
+
+function sharedMemory() {
+  try {
+    return new WebAssembly.Memory({ initial: FIRST_PAGES, maximum: MOST_PAGES, shared: true })
+  } catch (cause) {
+    throw new BmError('memory', `no shared WebAssembly memory can be had here: ${cause}`, { cause })
+  }
+}
+
+/** @param {WasmSource} wasm */
+async function compile(wasm) {
+  if (wasm instanceof WebAssembly.Module) return wasm
+  const isPlace = typeof wasm === 'string' || wasm instanceof URL
+  const name = isPlace ? String(wasm) : `${wasm.byteLength} bytes`
+  const bytes = isPlace ? await read(wasm) : wasm
+  try {
+    return await WebAssembly.compile(bytes)
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : cause
+    throw new BmError('unsupported', `${name}: no WebAssembly module that runs here: ${reason}`, {
+      cause,
+    })
+  }
+}
+
+/** @param {URL | string} place @returns {Promise<BufferSource>} */
+async function read(place) {
+  const fs = fileSystem()
+  const isUrl = place instanceof URL || URL.canParse(place, globalThis.location?.href)
+  if (!isUrl && !fs) throw new BmError('argument', `'${place}' is not a URL`)
+  const url = isUrl ? new URL(place, globalThis.location?.href) : null
+  if (url && url.protocol !== 'file:') return download(url)
+  if (!fs) throw new BmError('unsupported', `${url}: only Node reads file: URLs`)
+  try {
+    return await fs.readFile(url ?? resolvePath(String(place)))
+  } catch (cause) {
+    throw new BmError('io', `${place}: ${cause instanceof Error ? cause.message : cause}`, {
+      cause,
+    })
+  }
+}
+
+/** @param {URL} url */
+async function download(url) {
+  try {
+    const response = await fetch(url)
+    if (!response.ok) throw new BmError('network', `GET ${url}: ${response.status}`)
+    // Not compileStreaming: servers that do not know .wasm send a type that it refuses.
+    return await response.arrayBuffer()
+  } catch (cause) {
+    if (cause instanceof BmError) throw cause
+    throw new BmError('network', `GET ${url}: ${cause}`, { cause })
+  }
+}
