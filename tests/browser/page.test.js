@@ -108,27 +108,38 @@ async function generateInNode() {
   return text
 }
 
+/**
+ * Workers of a page, once they have had some seconds to end: a browser ends a worker's own workers after it.
+ * @param {import('playwright-core').Page} page
+ */
+async function workersLeft(page) {
+  for (let i = 0; i < 100 && page.workers().length > 0; i++) await page.waitForTimeout(50)
+  return page.workers().length
+}
+
 for (const { name, inline, isolated } of MODES) {
   test(`${name}, a page generates the text that Node generates`, async () => {
     const { page, complaints } = await openPage(isolated ? isolatedServer : plain)
     const found = await page.evaluate(
       async ({ prompt, options, inline }) => {
         const { BiMamba } = /** @type {PageNames} */ (/** @type {unknown} */ (globalThis))
-        const model = await BiMamba.load('../models/good.safetensors', { inline })
+        const model = await BiMamba.load('../models/good.safetensors', { inline, threads: 3 })
         let text = ''
         for await (const piece of model.generate(prompt, options)) text += piece
+        const { threads } = model.info
         const ids = await model.tokenize(prompt)
         const again = await model.detokenize(ids)
         await model.close()
-        return { text, again, isolated: crossOriginIsolated }
+        return { text, again, threads, isolated: crossOriginIsolated }
       },
       { prompt: PROMPT, options: OPTIONS, inline },
     )
     assert.equal(found.isolated, isolated)
+    assert.equal(found.threads, isolated && !inline ? 3 : 1)
     assert.ok(found.text.length > 0)
     assert.equal(found.text, await generateInNode())
     assert.equal(found.again, PROMPT)
-    assert.equal(page.workers().length, 0, 'close() ends the worker')
+    assert.equal(await workersLeft(page), 0, 'close() ends the worker and its threads')
     assert.deepEqual(complaints, [])
     await page.close()
   })

