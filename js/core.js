@@ -387,6 +387,11 @@ export class CoreSession {
     this.maxChunk = maxChunk
   }
 
+  /** Tokens of the last append; 0 after a reset. */
+  get lastCount() {
+    return this.#lastCount
+  }
+
   /** Tokens consumed since the last reset. */
   get position() {
     return this.#core.call('session_position', this.#open())

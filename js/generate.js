@@ -114,13 +114,16 @@ export async function* evaluate({ session, ids, vocabSize, logits, signal }) {
   session.reset()
   /** @type {number | null} */
   let logprob = null
-  for (let start = 0; start < ids.length; start += session.maxChunk) {
+  const pace = new Pace(session.maxChunk)
+  for (let start = 0; start < ids.length; start += session.lastCount) {
     await turn(signal)
-    const chunk = Array.prototype.slice.call(ids, start, start + session.maxChunk)
-    session.append(chunk)
+    const chunk = Array.prototype.slice.call(ids, start, start + pace.chunk)
+    pace.time(chunk.length, () => session.append(chunk))
     /** @type {Scored[]} */
     let batch = []
     for (const [i, id] of chunk.entries()) {
+      // The head costs as much as some tokens of the prompt do.
+      if (pace.isOver()) await turn(signal)
       batch.push({
         position: start + i,
         id,
@@ -145,9 +148,47 @@ export async function* evaluate({ session, ids, vocabSize, logits, signal }) {
  */
 async function prefill(session, prompt, signal) {
   session.reset()
-  for (let start = 0; start < prompt.length; start += session.maxChunk) {
+  const pace = new Pace(session.maxChunk)
+  for (let start = 0; start < prompt.length; start += session.lastCount) {
     await turn(signal)
-    session.append(Array.prototype.slice.call(prompt, start, start + session.maxChunk))
+    const chunk = Array.prototype.slice.call(prompt, start, start + pace.chunk)
+    pace.time(chunk.length, () => session.append(chunk))
+  }
+}
+
+/** How long computations may last before messages can arrive, ms. */
+const PACE_MS = 50
+/** Tokens that one step of the prefill kernels takes together: fewer would cost as much as so many. */
+const CHUNK_STEP = 16
+
+/**
+ * How many tokens to append at once, from what the last ones cost: an abort is to be seen soon with a large model too.
+ * How a prompt is cut changes no result.
+ */
+class Pace {
+  #most
+  #since = performance.now()
+
+  /** @param {number} most tokens */
+  constructor(most) {
+    this.#most = most
+    this.chunk = Math.min(CHUNK_STEP, most)
+  }
+
+  /** @param {number} tokens @param {() => void} append */
+  time(tokens, append) {
+    this.#since = performance.now()
+    append()
+    const steps = ((PACE_MS / (performance.now() - this.#since)) * tokens) / CHUNK_STEP
+    this.chunk = Math.min(this.#most, CHUNK_STEP * Math.max(1, Math.floor(steps)))
+  }
+
+  /** Whether it is time for a turn; the next period begins then. */
+  isOver() {
+    const now = performance.now()
+    if (now - this.#since < PACE_MS) return false
+    this.#since = now
+    return true
   }
 }
 

@@ -1,0 +1,97 @@
+/**
+ * The pace of long prompts: with a slow model an abort is seen soon, and how a prompt is cut changes nothing.
+ *
+ * The slow model is a real one whose every append waits as a large one would.
+ */
+
+import assert from 'node:assert/strict'
+import { before, test } from 'node:test'
+import { Core } from '../../js/core.js'
+import { evaluate, generate } from '../../js/generate.js'
+import { openPacked } from './support/packed-engine.js'
+import { tinyModel } from './support/tiny-model.js'
+
+/** @typedef {import('../../js/core.js').CoreSession} CoreSession */
+
+const SETTINGS = {
+  maxTokens: 8,
+  temperature: 0.9,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  repetitionPenalty: 1,
+  repetitionWindow: 0,
+  seed: 3,
+  stop: [],
+  bos: null,
+}
+const PROMPT = Array.from({ length: 400 }, (_, i) => (i * 31) % 300)
+
+/** @type {import('../../js/core.js').CoreModel} */
+let model
+before(async () => {
+  model = (await openPacked(await Core.create(), await tinyModel())).model
+})
+
+/**
+ * @param {number} msPerToken
+ * @returns {{ session: CoreSession, chunks: number[] }} chunks: the lengths of its appends
+ */
+function slowSession(msPerToken) {
+  const session = model.createSession()
+  const append = session.append.bind(session)
+  /** @type {number[]} */
+  const chunks = []
+  session.append = (ids) => {
+    const end = performance.now() + msPerToken * ids.length
+    append(ids)
+    chunks.push(ids.length)
+    while (performance.now() < end);
+  }
+  return { session, chunks }
+}
+
+/** @param {CoreSession} session @param {AbortSignal} [signal] */
+async function generated(session, signal) {
+  const stats = /** @type {import('../../js/generate.js').Stats} */ ({ tokens: 0 })
+  const job = { session, prompt: PROMPT, eosIds: [], table: null, settings: SETTINGS, stats }
+  const ids = []
+  for await (const { id } of generate(signal ? { ...job, signal } : job)) ids.push(id)
+  return ids
+}
+
+/** @param {CoreSession} session @param {AbortSignal} [signal] */
+async function scored(session, signal) {
+  const job = { session, ids: PROMPT, vocabSize: session.vocabSize, logits: false }
+  const logprobs = []
+  for await (const batch of evaluate(signal ? { ...job, signal } : job)) {
+    for (const { logprob } of batch) logprobs.push(logprob)
+  }
+  return logprobs
+}
+
+for (const [name, run] of Object.entries({ generated, scored })) {
+  test(`${name}: an abort in a slow prompt is seen within some chunks of 16`, async () => {
+    const { session, chunks } = slowSession(8)
+    const controller = new AbortController()
+    setTimeout(() => controller.abort(), 200)
+    const began = performance.now()
+    await assert.rejects(run(session, controller.signal), { name: 'AbortError' })
+    // A chunk takes 128 ms; the whole prompt would take 3200.
+    assert(performance.now() - began < 1500, `${performance.now() - began} ms`)
+    assert(
+      chunks.every((length) => length === 16),
+      chunks.join(),
+    )
+  })
+
+  test(`${name}: a quick prompt is taken in chunks as large as they come, with the same result`, async () => {
+    const quick = slowSession(0)
+    const middling = slowSession(1.4)
+    const want = await run(quick.session)
+    assert.deepEqual(await run(middling.session), want)
+    assert.equal(Math.max(...quick.chunks), 64)
+    const most = Math.max(...middling.chunks)
+    assert(most >= 16 && most <= 48, `${middling.chunks.join()}`)
+  })
+}
