@@ -62,7 +62,13 @@ export async function run(args, io) {
       : await model.score(tokens, { signal: io.signal })
     const known = logprobs.filter((logprob) => logprob !== null)
     const total = known.reduce((sum, logprob) => sum + logprob, 0)
-    const result = { precision: model.info.precision, vocabSize: model.config.vocab_size, tokens, logprobs, total }
+    const result = {
+      precision: model.info.precision,
+      vocabSize: model.config.vocab_size,
+      tokens,
+      logprobs,
+      total,
+    }
     await write(io.stdout, `${JSON.stringify(result)}\n`)
     return 0
   } finally {

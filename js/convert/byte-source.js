@@ -12,8 +12,9 @@ import { BmError } from '../errors.js'
  * @typedef {object} ByteSource
  * @property {string} name for messages
  * @property {number} size in bytes
- * @property {(offset: number, length: number) => Promise<Uint8Array>} read exactly `length` bytes, the caller's
- *   to keep; rejects with `checkpoint` when they are not all inside the source
+ * @property {(offset: number, length: number, into?: Uint8Array) => Promise<Uint8Array>} read exactly `length` bytes;
+ *   rejects with `checkpoint` when they are not all inside the source. They may lie in `into`, if it is given and large
+ *   enough; else they are the caller's to keep
  */
 
 /**
@@ -74,9 +75,10 @@ export function blobSource(name, blob) {
 export function sliceSource(source, start, size, name = source.name) {
   checkRange(source, start, size)
   const part = { name, size }
-  const read = async (/** @type {number} */ offset, /** @type {number} */ length) => {
+  /** @type {ByteSource['read']} */
+  const read = async (offset, length, into) => {
     checkRange(part, offset, length)
-    return source.read(start + offset, length)
+    return source.read(start + offset, length, into)
   }
   return { ...part, read }
 }

@@ -76,9 +76,11 @@ export async function openFile(path, name = path) {
   try {
     const handle = await open(path, 'r')
     const { size } = await handle.stat()
-    const read = async (/** @type {number} */ offset, /** @type {number} */ length) => {
+    /** @type {ByteSource['read']} */
+    const read = async (offset, length, into) => {
       checkRange({ name, size }, offset, length)
-      const bytes = new Uint8Array(length)
+      const fits = into !== undefined && into.length >= length
+      const bytes = fits ? into.subarray(0, length) : new Uint8Array(length)
       let done = 0
       while (done < length) {
         const { bytesRead } = await handle.read(bytes, done, length - done, offset + done)

@@ -135,11 +135,16 @@ async function isTied(tensors, said, signal) {
   if (!head || !table) return said && !head
   if (head.shape.join() !== table.shape.join() || !head.hasFloats || !table.hasFloats) return false
   if (head.sameAs(table)) return true
-  for await (const { row, count, values } of head.slices(signal)) {
-    const other = await table.readRows(row, count)
-    if (values.some((value, i) => !Object.is(value, other[i]))) return false
+  const others = table.slices(signal)
+  try {
+    for await (const { values } of head.slices(signal)) {
+      const other = (await others.next()).value?.values ?? []
+      if (values.some((value, i) => !Object.is(value, other[i]))) return false
+    }
+    return true
+  } finally {
+    await others.return(undefined)
   }
-  return true
 }
 
 /** What one conversion counts: bytes read, zeros, and numbers that no model may hold. */

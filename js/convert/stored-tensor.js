@@ -15,6 +15,9 @@ const DTYPE_BYTES = /** @type {Record<string, number>} */ ({ F32: 4, F16: 2, BF1
 /** Rows are read in slices of about this many bytes. */
 export const SLICE_BYTES = 2097152
 
+/** Largest row stride that is read column by column; beyond it, reads would mostly be of other elements. */
+const MAX_SCATTER = 8
+
 /** @param {number[]} shape @returns {number[]} row-major, in elements */
 export function rowMajor(shape) {
   const strides = new Array(shape.length).fill(1)
@@ -53,6 +56,8 @@ export class StoredTensor {
   #open
   /** @type {ByteSource | null} */
   #storage = null
+  /** Reused by every read of `slices`, so that gigabytes of weights leave no garbage. @type {Uint8Array | undefined} */
+  #buffer
 
   get rows() {
     return this.shape[0] ?? 1
@@ -79,24 +84,31 @@ export class StoredTensor {
   }
 
   /**
-   * The rows in order, a few MiB at a time.
+   * The rows in order, a few MiB at a time. One loop at a time for each tensor.
    *
    * @param {AbortSignal} [signal]
-   * @returns {AsyncGenerator<{ row: number, count: number, values: Float32Array }>} `values` [count, columns], exact
+   * @returns {AsyncGenerator<{ row: number, count: number, values: Float32Array }>} `values` [count, columns], exact,
+   *   valid until the next slice
    */
   async *slices(signal) {
     const wanted = Math.max(1, Math.floor(SLICE_BYTES / Math.max(1, this.columns * 4)))
-    for (let row = 0; row < this.rows; row += wanted) {
-      signal?.throwIfAborted()
-      const count = Math.min(wanted, this.rows - row)
-      yield { row, count, values: await this.readRows(row, count) }
+    const width = DTYPE_BYTES[this.dtype] ?? 0
+    this.#buffer = new Uint8Array(Math.min(wanted, this.rows) * this.columns * width)
+    try {
+      for (let row = 0; row < this.rows; row += wanted) {
+        signal?.throwIfAborted()
+        const count = Math.min(wanted, this.rows - row)
+        yield { row, count, values: await this.readRows(row, count) }
+      }
+    } finally {
+      this.#buffer = undefined
     }
   }
 
   /**
    * @param {number} row
    * @param {number} count
-   * @returns {Promise<Float32Array>} [count, columns]
+   * @returns {Promise<Float32Array>} [count, columns]; inside a loop over `slices`, valid until the next one
    */
   async readRows(row, count) {
     this.#storage ??= await this.#open()
@@ -106,30 +118,30 @@ export class StoredTensor {
     if (needed === 0) return new Float32Array(0)
     const span = 1 + shape.reduce((sum, n, i) => sum + (n - 1) * (this.strides[i] ?? 1), 0)
     const contiguous = rowMajor(shape).every((s, i) => s === this.strides[i] || shape[i] === 1)
-    if (contiguous) return this.#read(start, needed)
+    if (contiguous) return this.#read(start, needed, this.#buffer)
     if (span <= Math.max(2 * needed, SLICE_BYTES / 4))
       return gather(await this.#read(start, span), shape, this.strides)
     return this.#readScattered(start, shape)
   }
 
-  /** @param {number} start @param {number} count both in elements */
-  async #read(start, count) {
+  /** @param {number} start @param {number} count both in elements @param {Uint8Array} [into] */
+  async #read(start, count, into) {
     const width = DTYPE_BYTES[this.dtype]
     if (!width || !this.#storage)
       throw new BmError('internal', `${this.name}: ${this.dtype} is not readable`)
-    return decodeFloats(await this.#storage.read(start * width, count * width), this.dtype)
+    return decodeFloats(await this.#storage.read(start * width, count * width, into), this.dtype)
   }
 
   /** Rows far apart in the file, as in a transposed view: one read for each column. @param {number} start @param {number[]} shape */
   async #readScattered(start, shape) {
-    if (shape.length !== 2) {
+    const [down = 1, across = 1] = this.strides
+    if (shape.length !== 2 || down > MAX_SCATTER) {
       throw new BmError(
         'checkpoint',
         `${this.file}: ${this.name}: strides ${this.strides} are not supported: save a contiguous copy`,
       )
     }
     const [rows = 0, columns = 0] = shape
-    const [down = 1, across = 1] = this.strides
     const out = new Float32Array(rows * columns)
     for (let column = 0; column < columns; column++) {
       const run = await this.#read(start + column * across, (rows - 1) * down + 1)

@@ -230,9 +230,10 @@ export async function openZipMember(source, member) {
     throw bad(source, `${JSON.stringify(member.name)} passes the end`)
   let hashed = 0
   let crc = 0
-  const read = async (/** @type {number} */ offset, /** @type {number} */ length) => {
+  /** @type {ByteSource['read']} */
+  const read = async (offset, length, into) => {
     checkRange(part, offset, length)
-    const bytes = await source.read(start + offset, length)
+    const bytes = await source.read(start + offset, length, into)
     if (offset <= hashed && offset + length > hashed) {
       crc = crc32(bytes.subarray(hashed - offset), crc)
       hashed = offset + length
