@@ -40,13 +40,11 @@ void check_same(const char *file, int line, const char *what, const float *got, 
     }
 }
 
-static void release_all(void);
-
 static void run_case(const check_case *c, uint64_t first, uint64_t count) {
     now.name = c->name;
     for (now.seed = first; now.seed < first + count; now.seed++) {
         c->run(now.seed);
-        release_all();
+        check_release();
     }
     printf("ok %s, %llu seeds\n", c->name, (unsigned long long)count);
 }
@@ -107,7 +105,7 @@ void *check_copy(const void *bytes, size_t n) {
     return memcpy(take(n), bytes, n);
 }
 
-static void release_all(void) {
+void check_release(void) {
     while (n_buffers > 0) {
         n_buffers--;
         uint8_t *fence = buffers[n_buffers].block + buffers[n_buffers].bytes;

@@ -44,6 +44,9 @@ void *check_take(size_t bytes);       /* aligned to 64 bytes */
 void *check_take_at_16(size_t bytes); /* aligned to 16 bytes and never to 32 */
 void *check_copy(const void *bytes, size_t n);
 
+/* Frees all buffers, and looks at their fences: what the end of a seed does. */
+void check_release(void);
+
 static inline float *check_floats(size_t n) {
     return check_take_at_16(n * sizeof(float));
 }
