@@ -2,8 +2,8 @@
 /**
  * The `bimamba` command: finds the subcommand, and turns signals and errors into exit codes.
  *
- * Owns the list of subcommands, Ctrl-C (once: end cleanly; twice: exit 130), a reader that goes away (end quietly), and what an
- * error looks like: one line. Exit code 0: done; 1: failed; 2: the command line is wrong; 130: interrupted.
+ * Owns the list of subcommands, Ctrl-C (once: end cleanly; twice: exit at once), a reader that goes away (end quietly), and what
+ * an error looks like: one line. Exit code 0: done; 1: failed; 2: the command line is wrong; 130: Ctrl-C; 143: SIGTERM.
  */
 
 import { realpathSync } from 'node:fs'
@@ -20,6 +20,7 @@ import { withoutControls, write } from './output.js'
 const COMMANDS = {
   generate: { about: 'continue a prompt', load: () => import('./generate.js') },
   score: { about: 'log-probabilities and logits of token ids', load: () => import('./score.js') },
+  perplexity: { about: 'how well a model predicts a text', load: () => import('./perplexity.js') },
   convert: { about: 'pack a checkpoint', load: () => import('./convert.js') },
   inspect: { about: 'show what a packed model holds', load: () => import('./inspect.js') },
 }
@@ -30,7 +31,7 @@ Runs 1-bit Mamba-2 (Bi-Mamba) language models.
 
 Commands:
 ${Object.entries(COMMANDS)
-  .map(([name, { about }]) => `  ${name.padEnd(10)}${about}`)
+  .map(([name, { about }]) => `  ${name.padEnd(12)}${about}`)
   .join('\n')}
 
 bimamba COMMAND --help shows a command's options.
@@ -47,7 +48,7 @@ export async function main(args, io) {
     return await dispatch(args, io)
   } catch (error) {
     // Whatever failed after Ctrl-C failed because of it.
-    if (io.signal.aborted) return io.signal.reason instanceof ReaderGone ? 0 : 130
+    if (io.signal.aborted) return exitCodeOf(io.signal.reason)
     await write(io.stderr, `bimamba: ${describe(error)}\n`)
     return isUsage(error) ? 2 : 1
   }
@@ -93,13 +94,33 @@ function describe(error) {
 /** Nobody reads stdout any more (`bimamba ... | head`). */
 class ReaderGone extends Error {}
 
+/** A signal asked for the end. */
+class Interrupted extends Error {
+  /** @param {number} exitCode 128 and the signal's number */
+  constructor(exitCode) {
+    super('interrupted')
+    this.exitCode = exitCode
+  }
+}
+
+/** @param {unknown} reason of an abort */
+function exitCodeOf(reason) {
+  if (reason instanceof ReaderGone) return 0
+  return reason instanceof Interrupted ? reason.exitCode : 130
+}
+
 /** @returns {Promise<void>} */
 async function runProcess() {
   const controller = new AbortController()
-  process.on('SIGINT', () => {
-    if (controller.signal.aborted) process.exit(130)
-    controller.abort()
-  })
+  for (const [name, exitCode] of /** @type {const} */ ([
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ])) {
+    process.on(name, () => {
+      if (controller.signal.aborted) process.exit(exitCode)
+      controller.abort(new Interrupted(exitCode))
+    })
+  }
   for (const stream of [process.stdout, process.stderr]) {
     stream.on('error', (error) => {
       if (/** @type {NodeJS.ErrnoException} */ (error).code !== 'EPIPE') throw error

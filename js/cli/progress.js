@@ -1,5 +1,5 @@
 /**
- * A progress bar on a terminal: share done, MB/s and the time left.
+ * A progress bar on a terminal: share done, speed and the time left.
  *
  * Owns when to draw (only on a terminal, ten times a second) and what. Knows nothing of what is being done.
  */
@@ -23,29 +23,35 @@ function formatTime(seconds) {
   return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, '0')}`
 }
 
+/** @typedef {'bytes' | 'tokens'} ProgressUnit */
+
 /**
  * One line of the bar, without line breaks.
  *
- * @param {number} done bytes
- * @param {number} total bytes
+ * @param {number} done
+ * @param {number} total
  * @param {number} elapsedMs since the start
+ * @param {ProgressUnit} [unit] of both
  */
-export function progressLine(done, total, elapsedMs) {
+export function progressLine(done, total, elapsedMs, unit = 'bytes') {
   const share = total > 0 ? Math.min(1, done / total) : 1
   const cells = Math.floor(share * BAR_CELLS)
   const bar = '#'.repeat(cells).padEnd(BAR_CELLS, '.')
-  const speed = done / 1000 / Math.max(1, elapsedMs)
+  const perSecond = (1000 * done) / Math.max(1, elapsedMs)
+  const speed =
+    unit === 'bytes' ? `${(perSecond / 1e6).toFixed(0)} MB/s` : `${perSecond.toFixed(0)} tokens/s`
   const left = share > 0 ? ((1 - share) / share) * (elapsedMs / 1000) : 0
   const percent = String(Math.floor(share * 100)).padStart(3)
-  return `[${bar}] ${percent} %  ${speed.toFixed(0)} MB/s  ${formatTime(left)} left`
+  return `[${bar}] ${percent} %  ${speed}  ${formatTime(left)} left`
 }
 
 /**
  * @param {import('./output.js').OutputStream} stream
+ * @param {ProgressUnit} [unit]
  * @returns {{ update: (done: number, total: number) => void, clear: () => void }} `clear` wipes the line; both do
  *   nothing where there is no terminal
  */
-export function createProgress(stream) {
+export function createProgress(stream, unit = 'bytes') {
   if (!stream.isTTY) return { update: () => {}, clear: () => {} }
   const start = performance.now()
   let drawn = Number.NEGATIVE_INFINITY
@@ -56,7 +62,7 @@ export function createProgress(stream) {
       if (now - drawn < REDRAW_MS && done < total) return
       drawn = now
       visible = true
-      stream.write(`\r\x1b[K${progressLine(done, total, now - start)}`)
+      stream.write(`\r\x1b[K${progressLine(done, total, now - start, unit)}`)
     },
     clear: () => {
       if (visible) stream.write('\r\x1b[K')

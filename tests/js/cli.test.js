@@ -53,7 +53,10 @@ function fails(args, status, pattern) {
 }
 
 test('help and version', () => {
-  assert.match(bimamba(['--help']).stdout, /generate.*\n.*score.*\n.*convert.*\n.*inspect/)
+  assert.match(
+    bimamba(['--help']).stdout,
+    /generate.*\n.*score.*\n.*perplexity.*\n.*convert.*\n.*inspect/,
+  )
   assert.match(bimamba([]).stdout, /Usage: bimamba/)
   assert.equal(bimamba(['--version']).stdout, `${VERSION}\n`)
   const { stdout, status } = bimamba(['generate', '--help'])
@@ -229,13 +232,18 @@ test('Ctrl-C ends the text cleanly, with its line of numbers', {
   }
 })
 
-test('Ctrl-C while it waits for stdin exits with 130', {
+test('Ctrl-C or SIGTERM while it waits for stdin exits with 130 or 143', {
   skip: process.platform === 'win32',
 }, async () => {
-  const child = spawn(process.execPath, [MAIN, 'generate', '--model', model])
-  await new Promise((resolve) => setTimeout(resolve, 700))
-  child.kill('SIGINT')
-  assert.deepEqual(await once(child, 'exit'), [130, null])
+  for (const [signal, exitCode] of /** @type {const} */ ([
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ])) {
+    const child = spawn(process.execPath, [MAIN, 'generate', '--model', model])
+    await new Promise((resolve) => setTimeout(resolve, 700))
+    child.kill(signal)
+    assert.deepEqual(await once(child, 'exit'), [exitCode, null])
+  }
 })
 
 test('a reader that goes away ends it quietly', async () => {

@@ -239,20 +239,25 @@ test('the command names what failed in one line and exits with 1', async (t) => 
   assert.deepEqual(await readdir(dir), ['in'])
 })
 
-test('Ctrl-C ends the command with 130 and no file', async (t) => {
-  const dir = await tempFolder(t)
-  await writeCheckpoint(join(dir, 'in'), {
-    config: { n_layer: 4, d_model: 512, vocab_size: 64000 },
-    keep: false,
+for (const [signal, exitCode] of /** @type {const} */ ([
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+])) {
+  test(`${signal} ends the command with ${exitCode} and no file`, async (t) => {
+    const dir = await tempFolder(t)
+    await writeCheckpoint(join(dir, 'in'), {
+      config: { n_layer: 4, d_model: 512, vocab_size: 64000 },
+      keep: false,
+    })
+    await mkdir(join(dir, 'out'))
+    const child = spawn(process.execPath, [MAIN, 'convert', join(dir, 'in'), join(dir, 'out', 'm')])
+    while ((await readdir(join(dir, 'out'))).length === 0)
+      await new Promise((done) => setTimeout(done, 2))
+    child.kill(signal)
+    const code = await new Promise((done) => child.on('exit', done))
+    assert.deepEqual([code, await readdir(join(dir, 'out'))], [exitCode, []])
   })
-  await mkdir(join(dir, 'out'))
-  const child = spawn(process.execPath, [MAIN, 'convert', join(dir, 'in'), join(dir, 'out', 'm')])
-  while ((await readdir(join(dir, 'out'))).length === 0)
-    await new Promise((done) => setTimeout(done, 2))
-  child.kill('SIGINT')
-  const code = await new Promise((done) => child.on('exit', done))
-  assert.deepEqual([code, await readdir(join(dir, 'out'))], [130, []])
-})
+}
 
 test('help', async () => {
   const { code, stdout } = await command(['convert', '--help'])
