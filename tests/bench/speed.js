@@ -1,9 +1,9 @@
 /**
- * `npm run bench -- [780M|1.3B|2.7B|SHAPE.json] [--precision fast] [--state f32] [--rounds 7] [--wasm FILE ...]`:
- * decode and prefill speed of the engine on a random model of a true shape, one thread, without text around it.
+ * `npm run bench -- [780M|1.3B|2.7B] [--precision fast] [--state f32] [--rounds 7] [--threads N ...] [--wasm FILE ...]`:
+ * decode and prefill speed of the engine on a random model of a true shape, without text around it.
  *
- * Owns the shapes, the random weights and the timing. Several `--wasm` modules (or variants) are timed in turn, round by
- * round, because a shared machine drifts: compare the ratios of one run, not numbers of different runs. Prints one
+ * Owns the shapes, the random weights and the timing. Several numbers of threads and several modules are timed in turn, round
+ * by round, because a shared machine drifts: compare the ratios of one run, not numbers of different runs. Prints one
  * JSON line a row: medians and best times in ms a token, tokens per second, and the bytes that a token must move.
  */
 
@@ -133,26 +133,32 @@ const { values, positionals } = parseArgs({
     state: { type: 'string', default: 'f32' },
     rounds: { type: 'string', default: '7' },
     chunk: { type: 'string', default: '64' },
-    wasm: { type: 'string', multiple: true, default: ['dist/bimamba.wasm'] },
+    threads: { type: 'string', multiple: true, default: ['1'] },
+    wasm: { type: 'string', multiple: true },
   },
 })
 const shape = positionals[0] ?? '780M'
 const config = configOf(shape)
+const variants = values.threads.flatMap((threads) => {
+  const own = Number(threads) > 1 ? 'dist/bimamba-threads.wasm' : 'dist/bimamba.wasm'
+  return (values.wasm ?? [own]).map((file) => ({ file, threads: Number(threads) }))
+})
 const runs = []
-for (const file of values.wasm) {
+for (const { file, threads } of variants) {
   const core = await Core.create({ wasm: readFileSync(file) })
+  await core.startTeam(threads)
   const session = randomModel(core, config).createSession({
     precision: /** @type {import('../../js/core.js').Precision} */ (values.precision),
     state: /** @type {import('../../js/core.js').StateType} */ (values.state),
     maxChunk: Number(values.chunk),
   })
   round(session) // the engine's optimising compiler replaces the kernels while they run
-  runs.push({ file, core, session, times: /** @type {ReturnType<typeof round>[]} */ ([]) })
+  runs.push({ file, threads, core, session, times: /** @type {ReturnType<typeof round>[]} */ ([]) })
 }
 for (let i = 0; i < Number(values.rounds); i++) {
   for (const run of runs) run.times.push(round(run.session))
 }
-for (const { file, core, times } of runs) {
+for (const { file, threads, core, times } of runs) {
   const bytes = bytesPerToken(core, config, values.state)
   const token = times.map(({ decode, head }) => decode + head)
   const ms = median(token)
@@ -160,6 +166,7 @@ for (const { file, core, times } of runs) {
     JSON.stringify({
       shape,
       wasm: file,
+      threads,
       precision: values.precision,
       state: values.state,
       decode_ms: +ms.toFixed(2),
@@ -176,3 +183,4 @@ for (const { file, core, times } of runs) {
     }),
   )
 }
+for (const { core } of runs) core.close()
