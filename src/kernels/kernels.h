@@ -151,7 +151,7 @@ typedef struct {
     /*
      * One token of one head of the selective state space (arXiv 2405.21060, equation 2):
      *   S[p,n] = S[p,n] * shrink + (x[p] * gain) * B[n];   y[p] = scale * sum_n S[p,n] C[n] + skip * x[p]
-     * The sum has 4 stripes: lane l adds n = l, l+4, ... in order, then (0 + 1) + (2 + 3).
+     * The sum runs in stripes.
      *   S  [head_dim, d_state] f32, or f16 for scan_f16: there the sum takes S before it is rounded, and
      *      S is stored as binary16, halves rounded away from 0, and 0 where that is below 2^-14;
      *      |S| < 65520, else what is stored is anything.

@@ -164,13 +164,13 @@ static void scan_f32(float *state, float *y, const float *x, const float *b, con
                      float skip) {
     for (size_t p = 0; p < head_dim; p++) {
         float input = x[p] * gain;
-        float lane[4] = {0};
+        float stripes[BM_STRIPES] = {0};
         for (size_t n = 0; n < d_state; n++) {
             float s = state[p * d_state + n] * shrink + input * b[n];
             state[p * d_state + n] = s;
-            lane[n % 4] += s * c[n];
+            stripes[n % BM_STRIPES] += s * c[n];
         }
-        y[p] = scale * ((lane[0] + lane[1]) + (lane[2] + lane[3])) + skip * x[p];
+        y[p] = scale * sum_stripes(stripes) + skip * x[p];
     }
 }
 
@@ -187,13 +187,13 @@ static void scan_f16(uint16_t *state, float *y, const float *x, const float *b, 
                      float skip) {
     for (size_t p = 0; p < head_dim; p++) {
         float input = x[p] * gain;
-        float lane[4] = {0};
+        float stripes[BM_STRIPES] = {0};
         for (size_t n = 0; n < d_state; n++) {
             float s = bm_half_to_float(state[p * d_state + n]) * shrink + input * b[n];
             state[p * d_state + n] = state_half(s);
-            lane[n % 4] += s * c[n];
+            stripes[n % BM_STRIPES] += s * c[n];
         }
-        y[p] = scale * ((lane[0] + lane[1]) + (lane[2] + lane[3])) + skip * x[p];
+        y[p] = scale * sum_stripes(stripes) + skip * x[p];
     }
 }
 

@@ -115,35 +115,61 @@ void bm_gate__simd128(float *y, const float *z, size_t n) {
                         wasm_f32x4_mul(wasm_v128_load(y + i), bm_v_silu(wasm_v128_load(z + i))));
 }
 
-static void read_out(float *y, const float *x, const v128_t sums[4], float scale, float skip) {
-    v128_t sum = sum_lanes_of_4(sums[0], sums[1], sums[2], sums[3]);
-    v128_t direct = wasm_f32x4_mul(wasm_f32x4_splat(skip), wasm_v128_load(x));
-    wasm_v128_store(y, bm_v_mul_add(wasm_f32x4_splat(scale), sum, direct));
+/* Four rows' sums, each in 16 stripes of four vectors, one lane of the result a row. */
+static v128_t sum_stripes_of_4(v128_t s[4][4]) {
+    v128_t lanes[4];
+    for (size_t k = 0; k < 4; k++)
+        lanes[k] =
+            wasm_f32x4_add(wasm_f32x4_add(s[k][0], s[k][1]), wasm_f32x4_add(s[k][2], s[k][3]));
+    return sum_lanes_of_4(lanes[0], lanes[1], lanes[2], lanes[3]);
 }
 
+static void read_out(float *y, const float *x, v128_t sums[4][4], float scale, float skip) {
+    v128_t direct = wasm_f32x4_mul(wasm_f32x4_splat(skip), wasm_v128_load(x));
+    wasm_v128_store(y, bm_v_mul_add(wasm_f32x4_splat(scale), sum_stripes_of_4(sums), direct));
+}
+
+/* Four elements of a row of S: S = S * keep + input * B, and their products with C. */
+static inline v128_t scan_4(float *at, const float *b, const float *c, v128_t keep, v128_t input,
+                            v128_t sum) {
+    v128_t s = wasm_f32x4_mul(wasm_v128_load(at), keep);
+    s = wasm_f32x4_add(s, wasm_f32x4_mul(input, wasm_v128_load(b)));
+    wasm_v128_store(at, s);
+    return bm_v_mul_add(s, wasm_v128_load(c), sum);
+}
+
+/*
+ * Row after row, not several at once, although B and C are then loaded for each: S comes from memory, and
+ * the processor fetches ahead of one stream best. Four stripes' sums hide the latency of the additions.
+ */
 void bm_scan_f32__simd128(float *state, float *y, const float *x, const float *b, const float *c,
                           size_t head_dim, size_t d_state, float shrink, float gain, float scale,
                           float skip) {
     const v128_t keep = wasm_f32x4_splat(shrink);
-    /* Four rows of S at a time: B and C are loaded once for them, and their sums end in one vector. */
     for (size_t p = 0; p < head_dim; p += 4) {
-        v128_t input[4];
-        v128_t sums[4];
+        v128_t sums[4][4];
         for (size_t k = 0; k < 4; k++) {
-            input[k] = wasm_f32x4_splat(x[p + k] * gain);
-            sums[k] = wasm_f32x4_splat(0.0f);
-        }
-        float *rows = state + p * d_state;
-        for (size_t n = 0; n < d_state; n += 4) {
-            v128_t bn = wasm_v128_load(b + n);
-            v128_t cn = wasm_v128_load(c + n);
-            for (size_t k = 0; k < 4; k++) {
-                float *at = rows + k * d_state + n;
-                v128_t s = wasm_f32x4_mul(wasm_v128_load(at), keep);
-                s = wasm_f32x4_add(s, wasm_f32x4_mul(input[k], bn));
-                wasm_v128_store(at, s);
-                sums[k] = bm_v_mul_add(s, cn, sums[k]);
+            float *row = state + (p + k) * d_state;
+            v128_t input = wasm_f32x4_splat(x[p + k] * gain);
+            v128_t s0 = wasm_f32x4_splat(0.0f);
+            v128_t s1 = s0;
+            v128_t s2 = s0;
+            v128_t s3 = s0;
+            size_t n = 0;
+            for (; n + 16 <= d_state; n += 16) {
+                s0 = scan_4(row + n, b + n, c + n, keep, input, s0);
+                s1 = scan_4(row + n + 4, b + n + 4, c + n + 4, keep, input, s1);
+                s2 = scan_4(row + n + 8, b + n + 8, c + n + 8, keep, input, s2);
+                s3 = scan_4(row + n + 12, b + n + 12, c + n + 12, keep, input, s3);
             }
+            if (n < d_state) {
+                s0 = scan_4(row + n, b + n, c + n, keep, input, s0);
+                s1 = scan_4(row + n + 4, b + n + 4, c + n + 4, keep, input, s1);
+            }
+            sums[k][0] = s0;
+            sums[k][1] = s1;
+            sums[k][2] = s2;
+            sums[k][3] = s3;
         }
         read_out(y + p, x + p, sums, scale, skip);
     }
@@ -177,30 +203,44 @@ static v128_t halves_of_floats(v128_t low, v128_t high) {
     return wasm_v128_and(wasm_v128_or(magnitude, sign), is_normal);
 }
 
+/* As scan_4 for eight elements of f16, which take two sums. */
+static inline void scan_8_halves(uint16_t *at, const float *b, const float *c, v128_t keep,
+                                 v128_t input, v128_t *sum0, v128_t *sum1) {
+    v128_t packed = wasm_v128_load(at);
+    v128_t low = shrunk_float_of_half(wasm_i32x4_extend_low_i16x8(packed));
+    v128_t high = shrunk_float_of_half(wasm_i32x4_extend_high_i16x8(packed));
+    low = wasm_f32x4_add(wasm_f32x4_mul(low, keep), wasm_f32x4_mul(input, wasm_v128_load(b)));
+    high = wasm_f32x4_add(wasm_f32x4_mul(high, keep), wasm_f32x4_mul(input, wasm_v128_load(b + 4)));
+    wasm_v128_store(at, halves_of_floats(low, high));
+    *sum0 = bm_v_mul_add(low, wasm_v128_load(c), *sum0);
+    *sum1 = bm_v_mul_add(high, wasm_v128_load(c + 4), *sum1);
+}
+
 void bm_scan_f16__simd128(uint16_t *state, float *y, const float *x, const float *b, const float *c,
                           size_t head_dim, size_t d_state, float shrink, float gain, float scale,
                           float skip) {
     /* The power of two that a decoded half lacks is in the factor: the product is rounded once. */
     const v128_t keep = wasm_f32x4_splat(shrink * 0x1p112f);
     for (size_t p = 0; p < head_dim; p += 4) {
-        v128_t sums[4];
+        v128_t sums[4][4];
         for (size_t k = 0; k < 4; k++) {
-            v128_t input = wasm_f32x4_splat(x[p + k] * gain);
-            v128_t sum = wasm_f32x4_splat(0.0f);
             uint16_t *row = state + (p + k) * d_state;
-            for (size_t n = 0; n < d_state; n += 8) {
-                v128_t packed = wasm_v128_load(row + n);
-                v128_t low = shrunk_float_of_half(wasm_i32x4_extend_low_i16x8(packed));
-                v128_t high = shrunk_float_of_half(wasm_i32x4_extend_high_i16x8(packed));
-                low = wasm_f32x4_add(wasm_f32x4_mul(low, keep),
-                                     wasm_f32x4_mul(input, wasm_v128_load(b + n)));
-                high = wasm_f32x4_add(wasm_f32x4_mul(high, keep),
-                                      wasm_f32x4_mul(input, wasm_v128_load(b + n + 4)));
-                wasm_v128_store(row + n, halves_of_floats(low, high));
-                sum = bm_v_mul_add(low, wasm_v128_load(c + n), sum);
-                sum = bm_v_mul_add(high, wasm_v128_load(c + n + 4), sum);
+            v128_t input = wasm_f32x4_splat(x[p + k] * gain);
+            v128_t s0 = wasm_f32x4_splat(0.0f);
+            v128_t s1 = s0;
+            v128_t s2 = s0;
+            v128_t s3 = s0;
+            size_t n = 0;
+            for (; n + 16 <= d_state; n += 16) {
+                scan_8_halves(row + n, b + n, c + n, keep, input, &s0, &s1);
+                scan_8_halves(row + n + 8, b + n + 8, c + n + 8, keep, input, &s2, &s3);
             }
-            sums[k] = sum;
+            if (n < d_state)
+                scan_8_halves(row + n, b + n, c + n, keep, input, &s0, &s1);
+            sums[k][0] = s0;
+            sums[k][1] = s1;
+            sums[k][2] = s2;
+            sums[k][3] = s3;
         }
         read_out(y + p, x + p, sums, scale, skip);
     }
