@@ -1,0 +1,144 @@
+/**
+ * The README, tried: every command and example in it runs, every name in it exists.
+ *
+ * Owns how its code fences are read: `sh in the checkout` and `sh in a project` say where a block's lines
+ * run, one after another and in the README's order; `js` is a program in that project. The project is an
+ * empty folder to which the README's own `npm install` line adds the package.
+ */
+
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { NUMBER_SETTINGS } from '../../js/settings.js'
+import { writeCheckpoint } from './support/checkpoint.js'
+import { sentencePieceTokenizer, vocabularySize } from './support/small-tokenizer.js'
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+const README = await readFile(join(ROOT, 'README.md'), 'utf8')
+const PACKAGE = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'))
+
+/** What the output of a line must hold; the other lines need only succeed. */
+const EXPECTED = new Map([
+  ['npm pack', /bimamba-0\.1\.0\.tgz/],
+  ['npm start', /Once upon a time.*\w+ \w+ \w+/],
+  ['npm run build', /build/],
+  ['npx bimamba generate "Once upon a time" --max-tokens 60 --seed 1', /\w+ \w+/],
+  ['npx bimamba generate "Once upon a time" --model model.safetensors --json', /"text":/],
+  ['npx bimamba inspect model.safetensors', /n_layer/],
+])
+
+/** @type {string} */
+let project
+
+before(async () => {
+  project = await mkdtemp(join(tmpdir(), 'bimamba-readme-'))
+  await writeFile(join(project, 'package.json'), '{ "private": true, "type": "module" }\n')
+  const tokenizer = sentencePieceTokenizer()
+  await writeCheckpoint(join(project, 'CHECKPOINT_DIR'), {
+    config: { vocab_size: vocabularySize(tokenizer) },
+    files: { 'tokenizer.json': JSON.stringify(tokenizer) },
+    editConfig: (json) => ({ ...json, bos_token_id: 1, eos_token_id: 2 }),
+  })
+})
+
+after(async () => {
+  await rm(project, { recursive: true })
+  await rm(join(ROOT, `bimamba-${PACKAGE.version}.tgz`), { force: true })
+})
+
+/**
+ * The lines of the code fences with an info string, without comments.
+ * @param {string} info
+ */
+function fencesOf(info) {
+  const pattern = new RegExp(`^\`\`\`${info}\\n([^]*?)^\`\`\`$`, 'gm')
+  return [...README.matchAll(pattern)].map(([, body = '']) => body)
+}
+
+/** @param {string} info */
+const linesOf = (info) =>
+  fencesOf(info)
+    .join('')
+    .split('\n')
+    .map((line) => line.replace(/\s+#.*$/, '').trim())
+    .filter((line) => line !== '')
+
+/**
+ * Runs one line of a shell, without a network.
+ * @param {string} line
+ * @param {string} cwd
+ */
+async function runLine(line, cwd) {
+  const env = { ...process.env, npm_config_offline: 'true' }
+  const { stdout } = await promisify(execFile)('bash', ['-c', line], { cwd, env })
+  assert.match(stdout, EXPECTED.get(line) ?? /^/, line)
+}
+
+test('every code fence says where it runs', () => {
+  const infos = [...README.matchAll(/^```(.+)$/gm)].map(([, info]) => info)
+  const known = ['js', 'text', 'sh in the checkout', 'sh in a project']
+  assert.deepEqual(
+    infos.filter((info) => !known.includes(String(info))),
+    [],
+  )
+})
+
+test('the commands for the checkout run there', async () => {
+  const lines = linesOf('sh in the checkout')
+  assert.deepEqual(lines, ['npm pack', 'npm start', 'npm test', 'npm run build'])
+  // `npm test` is what runs this file.
+  for (const line of lines) if (line !== 'npm test') await runLine(line, ROOT)
+})
+
+test('the commands for a project run there', async () => {
+  const lines = linesOf('sh in a project')
+  assert.match(lines[0] ?? '', /^npm install PATH\/TO\//)
+  // The README shows what can be done before it says how a model is converted.
+  const converts = lines.filter((line) => line.includes(' convert '))
+  const others = lines.filter((line) => !line.includes(' convert '))
+  const [install = '', ...rest] = others
+  for (const line of [install, ...converts, ...rest])
+    await runLine(line.replace('PATH/TO', ROOT), project)
+  const { vocab_size: vocabSize } = JSON.parse(
+    await readFile(join(project, 'CHECKPOINT_DIR/config.json'), 'utf8'),
+  )
+  const logits = await readFile(join(project, 'logits.f32'))
+  assert.equal(logits.length, 4 * vocabSize * 4)
+})
+
+test('the example runs', async () => {
+  const [example = '', ...others] = fencesOf('js')
+  assert.equal(others.length, 0)
+  await writeFile(join(project, 'example.js'), example)
+  const { stdout } = await promisify(execFile)(process.execPath, ['example.js'], { cwd: project })
+  assert.ok(stdout.length > 0)
+})
+
+test('every script and file it names exists', () => {
+  for (const [, name] of README.matchAll(/npm run ([a-z:]+)/g)) {
+    assert.ok(Object.hasOwn(PACKAGE.scripts, String(name)), `npm run ${name}`)
+  }
+  for (const [, path] of README.matchAll(/\]\(([^):]+)\)/g)) {
+    assert.ok(existsSync(join(ROOT, String(path))), `link to ${path}`)
+  }
+  for (const [, path] of README.matchAll(/[^/\w]((?:js|src|dist|models)\/[\w./-]*\w)/g)) {
+    assert.ok(existsSync(join(ROOT, String(path))), String(path))
+  }
+})
+
+test('it names every generation option, error code and dependency', async () => {
+  const errors = await readFile(join(ROOT, 'js/errors.js'), 'utf8')
+  const codes = [...errors.matchAll(/^ \* - `(\w+)`/gm)].map(([, code]) => String(code))
+  assert.ok(codes.length > 10)
+  const names = [...codes, ...Object.keys(NUMBER_SETTINGS), ...Object.keys(PACKAGE.devDependencies)]
+  assert.deepEqual(
+    names.filter((name) => !README.includes(`\`${name}\``)),
+    [],
+  )
+})
