@@ -29,7 +29,7 @@ const MOST_PAGES = 65536
 /**
  * @param {object} [options]
  * @param {WasmSource | undefined} [options.wasm] the module, or where it is: a URL, in Node also a path; default: of this package
- * @param {boolean} [options.shared] the default is the build for several threads
+ * @param {boolean} [options.shared] the default is the build for several threads, if its memory can be had
  * @returns {Promise<EngineModule>}
  * @throws {BmError} `unsupported` without WebAssembly SIMD, and for what is no module; `network`, `io`, `argument`
  *   when the module cannot be read; `memory`
@@ -42,20 +42,30 @@ export async function loadWasm({ wasm, shared = false } = {}) {
         '(Chrome 91, Firefox 89, Safari 16.4, Node 20.16 or newer)',
     )
   }
-  // Both are written out for bundlers, which look for exactly this expression.
-  const own = shared
-    ? new URL('../dist/bimamba-threads.wasm', import.meta.url)
-    : new URL('../dist/bimamba.wasm', import.meta.url)
-  const module = await compile(wasm ?? own)
-  const wantsMemory = WebAssembly.Module.imports(module).some(({ kind }) => kind === 'memory')
-  return { module, memory: wantsMemory ? sharedMemory() : null }
+  if (wasm === undefined) {
+    // Where the address space is small, one thread is better than none.
+    const memory = shared ? sharedMemory() : null
+    // Both are written out for bundlers, which look for exactly this expression.
+    const own = memory
+      ? new URL('../dist/bimamba-threads.wasm', import.meta.url)
+      : new URL('../dist/bimamba.wasm', import.meta.url)
+    return { module: await compile(own), memory }
+  }
+  const module = await compile(wasm)
+  if (WebAssembly.Module.imports(module).every(({ kind }) => kind !== 'memory')) {
+    return { module, memory: null }
+  }
+  const memory = sharedMemory()
+  if (memory) return { module, memory }
+  throw new BmError('memory', `${wasm}: no shared WebAssembly memory can be had here`)
 }
 
+/** @returns {WebAssembly.Memory | null} */
 function sharedMemory() {
   try {
     return new WebAssembly.Memory({ initial: FIRST_PAGES, maximum: MOST_PAGES, shared: true })
-  } catch (cause) {
-    throw new BmError('memory', `no shared WebAssembly memory can be had here: ${cause}`, { cause })
+  } catch {
+    return null
   }
 }
 

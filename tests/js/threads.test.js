@@ -82,6 +82,29 @@ test('a build without shared memory has no team, and says so', async () => {
   }
 })
 
+test('where no shared memory can be had, one thread does the work', async (t) => {
+  const { Memory } = WebAssembly
+  t.after(() => {
+    WebAssembly.Memory = Memory
+  })
+  // @ts-expect-error: only what the package calls
+  WebAssembly.Memory = class {
+    constructor() {
+      throw new RangeError('could not allocate memory')
+    }
+  }
+  const core = await Core.create({ shared: true })
+  assert.equal(core.isShared, false)
+  const wasm = new URL('../../dist/bimamba-threads.wasm', import.meta.url)
+  await assert.rejects(Core.create({ wasm }), {
+    code: 'memory',
+    message: /threads\.wasm: no shared/,
+  })
+  const model = await BiMamba.load(path, { threads: 3, inline: true })
+  assert.equal(model.info.threads, 1)
+  await model.close()
+})
+
 test('a thread whose script is missing is reported, and the engine goes on alone', async () => {
   const core = await Core.create({ shared: true })
   const missing = new URL('./absent.js', import.meta.url).href
