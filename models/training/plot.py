@@ -39,6 +39,7 @@ def draw(train, val, per_step):
         return f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="{width}"/>'
 
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">',
+             '<title>Loss in nats per token, in training and validation, over millions of tokens</title>',
              f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>']
     for loss in range(int(low) + 1, int(high) + 1):
         parts.append(f'<path d="M{LEFT} {y(loss):.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>')

@@ -34,7 +34,7 @@ async function measure(count, marks, body) {
 }
 
 if (task === 'loads') {
-  await measure(50, [1, 2, 49, 50], async (i) => {
+  await measure(50, [1, 2, 10, 49, 50], async (i) => {
     const model = await BiMamba.load(path, options)
     await generateOnce(model, i)
     await model.close()
