@@ -115,18 +115,11 @@ void bm_gate__simd128(float *y, const float *z, size_t n) {
                         wasm_f32x4_mul(wasm_v128_load(y + i), bm_v_silu(wasm_v128_load(z + i))));
 }
 
-/* Four rows' sums, each in 16 stripes of four vectors, one lane of the result a row. */
-static v128_t sum_stripes_of_4(v128_t s[4][4]) {
-    v128_t lanes[4];
-    for (size_t k = 0; k < 4; k++)
-        lanes[k] =
-            wasm_f32x4_add(wasm_f32x4_add(s[k][0], s[k][1]), wasm_f32x4_add(s[k][2], s[k][3]));
-    return sum_lanes_of_4(lanes[0], lanes[1], lanes[2], lanes[3]);
-}
-
-static void read_out(float *y, const float *x, v128_t sums[4][4], float scale, float skip) {
+/* y of four rows, whose sums come as a vector of four lanes each. */
+static void read_out(float *y, const float *x, const v128_t sums[4], float scale, float skip) {
+    v128_t sum = sum_lanes_of_4(sums[0], sums[1], sums[2], sums[3]);
     v128_t direct = wasm_f32x4_mul(wasm_f32x4_splat(skip), wasm_v128_load(x));
-    wasm_v128_store(y, bm_v_mul_add(wasm_f32x4_splat(scale), sum_stripes_of_4(sums), direct));
+    wasm_v128_store(y, bm_v_mul_add(wasm_f32x4_splat(scale), sum, direct));
 }
 
 /* Four elements of a row of S: S = S * keep + input * B, and their products with C. */
@@ -147,7 +140,7 @@ void bm_scan_f32__simd128(float *state, float *y, const float *x, const float *b
                           float skip) {
     const v128_t keep = wasm_f32x4_splat(shrink);
     for (size_t p = 0; p < head_dim; p += 4) {
-        v128_t sums[4][4];
+        v128_t sums[4];
         for (size_t k = 0; k < 4; k++) {
             float *row = state + (p + k) * d_state;
             v128_t input = wasm_f32x4_splat(x[p + k] * gain);
@@ -166,10 +159,7 @@ void bm_scan_f32__simd128(float *state, float *y, const float *x, const float *b
                 s0 = scan_4(row + n, b + n, c + n, keep, input, s0);
                 s1 = scan_4(row + n + 4, b + n + 4, c + n + 4, keep, input, s1);
             }
-            sums[k][0] = s0;
-            sums[k][1] = s1;
-            sums[k][2] = s2;
-            sums[k][3] = s3;
+            sums[k] = wasm_f32x4_add(wasm_f32x4_add(s0, s1), wasm_f32x4_add(s2, s3));
         }
         read_out(y + p, x + p, sums, scale, skip);
     }
@@ -222,7 +212,7 @@ void bm_scan_f16__simd128(uint16_t *state, float *y, const float *x, const float
     /* The power of two that a decoded half lacks is in the factor: the product is rounded once. */
     const v128_t keep = wasm_f32x4_splat(shrink * 0x1p112f);
     for (size_t p = 0; p < head_dim; p += 4) {
-        v128_t sums[4][4];
+        v128_t sums[4];
         for (size_t k = 0; k < 4; k++) {
             uint16_t *row = state + (p + k) * d_state;
             v128_t input = wasm_f32x4_splat(x[p + k] * gain);
@@ -237,10 +227,7 @@ void bm_scan_f16__simd128(uint16_t *state, float *y, const float *x, const float
             }
             if (n < d_state)
                 scan_8_halves(row + n, b + n, c + n, keep, input, &s0, &s1);
-            sums[k][0] = s0;
-            sums[k][1] = s1;
-            sums[k][2] = s2;
-            sums[k][3] = s3;
+            sums[k] = wasm_f32x4_add(wasm_f32x4_add(s0, s1), wasm_f32x4_add(s2, s3));
         }
         read_out(y + p, x + p, sums, scale, skip);
     }
