@@ -11,7 +11,7 @@ import { detokenize, TokenBytes } from './detokenizer.js'
 import { BmError } from './errors.js'
 import { evaluate, generate } from './generate.js'
 import { loadModel } from './loader.js'
-import { breathe, usableThreads } from './platform.js'
+import { usableThreads } from './platform.js'
 import { openSource } from './source.js'
 import { createTokenizer } from './tokenizer.js'
 
@@ -78,7 +78,7 @@ export class Engine {
   #table
   #busy = false
   #closed = false
-  /** @type {Stats | null} of the last generation */
+  /** @type {Stats | null} of the last generation that has ended */
   stats = null
 
   /**
@@ -190,10 +190,7 @@ export class Engine {
   async *generate(prompt, settings, signal) {
     this.#needTokenizer()
     const pieces = this.#exclusive(() => this.#generate(prompt, settings, signal))
-    for await (const { text } of pieces) {
-      if (text) yield text
-      else await breathe()
-    }
+    for await (const { text } of pieces) if (text) yield text
     return /** @type {Stats} */ (this.stats)
   }
 
@@ -246,12 +243,18 @@ export class Engine {
       prefillMs: 0,
       decodeMs: 0,
     }
-    this.stats = stats
-    const ids = await this.#promptIds(prompt, settings.bos, signal)
-    stats.promptTokens = ids.length
     const { eosIds } = this.#header
-    const job = { session: this.#session, prompt: ids, eosIds, table: this.#table, settings, stats }
-    yield* generate(signal ? { ...job, signal } : job)
+    const job = { session: this.#session, eosIds, table: this.#table, settings, stats }
+    try {
+      const ids = await this.#promptIds(prompt, settings.bos, signal)
+      stats.promptTokens = ids.length
+      yield* generate({ ...job, prompt: ids, ...(signal ? { signal } : {}) })
+    } catch (error) {
+      if (!signal?.aborted) stats.finishReason = 'error'
+      throw error
+    } finally {
+      this.stats = stats
+    }
   }
 
   /**

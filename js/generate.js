@@ -3,8 +3,9 @@
  *
  * Owns the only loop that samples, and the only one that walks over given ids. Runs beside the engine. Does not know where
  * its pieces go (a worker's messages or the caller's own loop), nor what a token costs.
- * The idea: both are async generators, pulled one piece at a time. Between two pieces nothing happens; an abort is seen
- * before every step, and between the chunks of a long prompt after a turn of the event loop, which lets the abort arrive.
+ * The idea: both are async generators, pulled one piece at a time. Between two pieces nothing happens. An abort is seen
+ * before every step, and every 50 ms the event loop has a turn, which lets the abort arrive: a consumer that pulls without
+ * a pause, in the same thread, would never give it one.
  */
 
 import { Detokenizer, StopMatcher } from './detokenizer.js'
@@ -15,7 +16,7 @@ import { breathe } from './platform.js'
 /** @typedef {import('./settings.js').Settings} Settings */
 
 /**
- * What a generation did. Filled in while it runs; final when it has ended, however it ended.
+ * What a generation did; known when it has ended, however it ended.
  *
  * @typedef {object} Stats
  * @property {number} promptTokens  BOS included
@@ -35,7 +36,7 @@ import { breathe } from './platform.js'
  * @property {readonly number[]} eosIds
  * @property {TokenBytes | null} table   null: a model without a tokenizer; all texts are empty
  * @property {Settings} settings
- * @property {Stats} stats               written to
+ * @property {Stats} stats               written to: what was counted, and how the text ended, if it came to its end
  * @property {AbortSignal} [signal]
  */
 
@@ -50,17 +51,18 @@ export async function* generate({ session, prompt, eosIds, table, settings, stat
   const sampler = session.createSampler(samplerOptions(settings))
   const detokenizer = table && new Detokenizer(table)
   const stops = new StopMatcher(settings.stop)
-  // The prompt goes through the decoder too: a character that it leaves open is completed by the first token.
-  for (let i = 0; i < prompt.length; i++) {
-    sampler.accept(Number(prompt[i]))
-    detokenizer?.push(Number(prompt[i]))
-  }
   try {
+    // The prompt goes through the decoder too: a character that it leaves open is completed by the first token.
+    for (let i = 0; i < prompt.length; i++) {
+      sampler.accept(Number(prompt[i]))
+      detokenizer?.push(Number(prompt[i]))
+    }
     let began = performance.now()
-    await prefill(session, prompt, signal)
+    const pace = await prefill(session, prompt, signal)
     stats.prefillMs = performance.now() - began
     began = performance.now()
     for (;;) {
+      if (pace.isOver()) await turn(signal)
       signal?.throwIfAborted()
       const id = sampler.sample()
       if (eosIds.includes(id)) {
@@ -76,15 +78,14 @@ export async function* generate({ session, prompt, eosIds, table, settings, stat
         stats.finishReason = stops.stopped ? 'stop' : 'length'
         break
       }
+      signal?.throwIfAborted()
       session.append([id])
     }
-  } catch (error) {
-    if (!signal?.aborted) stats.finishReason = 'error'
-    throw error
   } finally {
     sampler.close()
   }
   const rest = stops.push(detokenizer?.flush() ?? '') + stops.flush()
+  if (stops.stopped) stats.finishReason = 'stop'
   if (rest) yield { id: null, text: rest }
 }
 
@@ -145,6 +146,7 @@ export async function* evaluate({ session, ids, vocabSize, logits, signal }) {
  * @param {CoreSession} session
  * @param {ArrayLike<number>} prompt
  * @param {AbortSignal} [signal]
+ * @returns {Promise<Pace>} at which it came
  */
 async function prefill(session, prompt, signal) {
   session.reset()
@@ -154,6 +156,7 @@ async function prefill(session, prompt, signal) {
     const chunk = Array.prototype.slice.call(prompt, start, start + pace.chunk)
     pace.time(chunk.length, () => session.append(chunk))
   }
+  return pace
 }
 
 /** How long computations may last before messages can arrive, ms. */

@@ -40,7 +40,7 @@ export class RemoteEngine {
   #ended = null
   /** @type {import('./engine.js').Description | null} */
   #description = null
-  /** @type {Stats | null} of the last generation */
+  /** @type {Stats | null} of the last generation that has ended */
   stats = null
 
   /** @param {string | undefined} workerUrl */

@@ -170,6 +170,23 @@ eachKind('what ended a text is told, and how many tokens it took', async (model)
   assert.ok(ended)
 })
 
+eachKind('what is told is of the last text that has ended', async (model) => {
+  await join(model.generate('once', { seed: 1, maxTokens: 3 }))
+  const before = model.lastStats
+  const pieces = model.generate('a', { seed: longSeed })
+  await pieces.next()
+  assert.deepEqual(model.lastStats, before)
+  await assert.rejects(model.generate('b').next(), bmError('busy'))
+  await assert.rejects(model.score([1, 2]), bmError('busy'))
+  assert.deepEqual(model.lastStats, before)
+  await pieces.return(/** @type {never} */ (undefined))
+  assert.equal(model.lastStats?.seed, longSeed)
+  assert.equal(model.lastStats?.finishReason, 'abort')
+  await assert.rejects(model.generate('', { bos: false, seed: 9 }).next(), bmError('argument'))
+  const { seed, finishReason, tokens } = { ...model.lastStats }
+  assert.deepEqual({ seed, finishReason, tokens }, { seed: 9, finishReason: 'error', tokens: 0 })
+})
+
 eachKind('BOS: as the file says, as the caller says, and for an empty prompt', async (model) => {
   /** @param {string | number[]} prompt @param {boolean} [bos] */
   const tokens = async (prompt, bos) => {

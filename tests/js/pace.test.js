@@ -1,5 +1,5 @@
 /**
- * The pace of long prompts: with a slow model an abort is seen soon, and how a prompt is cut changes nothing.
+ * The pace of the work: an abort is seen soon, with a slow model and with a quick one, and how a prompt is cut changes nothing.
  *
  * The slow model is a real one whose every append waits as a large one would.
  */
@@ -51,12 +51,19 @@ function slowSession(msPerToken) {
   return { session, chunks }
 }
 
-/** @param {CoreSession} session @param {AbortSignal} [signal] */
-async function generated(session, signal) {
+/**
+ * @param {CoreSession} session
+ * @param {AbortSignal} [signal]
+ * @param {{ maxTokens?: number, onPiece?: (tokens: number) => void }} [options]
+ */
+async function generated(session, signal, { maxTokens = SETTINGS.maxTokens, onPiece } = {}) {
   const stats = /** @type {import('../../js/generate.js').Stats} */ ({ tokens: 0 })
-  const job = { session, prompt: PROMPT, eosIds: [], table: null, settings: SETTINGS, stats }
+  const settings = { ...SETTINGS, maxTokens }
+  const job = { session, prompt: PROMPT, eosIds: [], table: null, settings, stats }
   const ids = []
-  for await (const { id } of generate(signal ? { ...job, signal } : job)) ids.push(id)
+  for await (const { id } of generate(signal ? { ...job, signal } : job)) {
+    onPiece?.(ids.push(id))
+  }
   return ids
 }
 
@@ -95,3 +102,28 @@ for (const [name, run] of Object.entries({ generated, scored })) {
     assert(most >= 16 && most <= 48, `${middling.chunks.join()}`)
   })
 }
+
+test('an abort arrives though the consumer, in the same thread, pulls without a pause', async () => {
+  const { session } = slowSession(0.1)
+  const controller = new AbortController()
+  setTimeout(() => controller.abort(), 100)
+  const began = performance.now()
+  await assert.rejects(generated(session, controller.signal, { maxTokens: 20000 }), {
+    name: 'AbortError',
+  })
+  assert(performance.now() - began < 1000, `${performance.now() - began} ms`)
+})
+
+test('an abort between two tokens is seen before the next one is computed', async () => {
+  const { session, chunks } = slowSession(0)
+  const controller = new AbortController()
+  let atAbort = 0
+  const onPiece = (/** @type {number} */ tokens) => {
+    if (tokens !== 3) return
+    atAbort = chunks.length
+    controller.abort()
+  }
+  await assert.rejects(generated(session, controller.signal, { onPiece }), { name: 'AbortError' })
+  assert(atAbort > 0)
+  assert.equal(chunks.length, atAbort)
+})
