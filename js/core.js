@@ -4,11 +4,11 @@
  * Owns the module instance, the reading of C strings and arrays, and the life of its handles. Does not know files,
  * URLs of models, text or workers. The C side is wasm/bm_wasm.c; what the calls mean is in src/bm.h.
  * The idea: bulk data passes through one staging buffer, and no view of the memory is ever kept, because growth
- * detaches it: a view is taken, used and dropped within one call. Everything but `Core.create` is synchronous. Numbers
- * are checked here, since on their way to C they would silently become other ones.
+ * detaches it: a view is taken, used and dropped within one call. Everything but `Core.create` and `startTeam` is
+ * synchronous. Numbers are checked here, since on their way to C they would silently become other ones.
  */
 
-import { BmError } from './errors.js'
+import { BmError, reasonOf } from './errors.js'
 import { Team } from './team.js'
 import { loadWasm } from './wasm-module.js'
 
@@ -51,6 +51,8 @@ const STATE_DTYPES = { f32: 'F32', f16: 'F16' }
 
 /** Most tokens of one append; the C side says the same. */
 const MAX_CHUNK = 1024
+/** The largest of C's uint32_t. */
+const MAX_U32 = 2 ** 32 - 1
 /** BM_MAX_THREADS of src/bm.h. */
 const MAX_THREADS = 64
 
@@ -85,9 +87,7 @@ export class Core {
    */
   static async create({ wasm, shared = false } = {}) {
     const loaded = await loadWasm({ wasm, shared })
-    const { module, memory } = loaded
-    const env = { emscripten_notify_memory_growth: () => {}, ...(memory ? { memory } : {}) }
-    return new Core(await instantiate(module, env), loaded)
+    return new Core(await instantiate(loaded), loaded)
   }
 
   /**
@@ -493,6 +493,9 @@ export class CoreSampler {
    * @param {Sampling} s
    */
   constructor(core, session, s) {
+    checkInteger('repetitionWindow', s.repetitionWindow, 0, MAX_U32)
+    checkInteger('topK', s.topK, 0, MAX_U32)
+    checkInteger('seed', s.seed, 0, Number.MAX_SAFE_INTEGER)
     this.#core = core
     this.#session = session
     this.#handle = core.pointer(
@@ -510,6 +513,7 @@ export class CoreSampler {
 
   /** @param {number} id one token of the context, prompt or output, in order */
   accept(id) {
+    checkInteger('token id', id, 0, this.#session.vocabSize - 1)
     this.#core.call('sampler_accept', this.#open(), id)
   }
 
@@ -530,15 +534,16 @@ export class CoreSampler {
   }
 }
 
-/**
- * @param {WebAssembly.Module} module
- * @param {WebAssembly.ModuleImports} env
- */
-async function instantiate(module, env) {
+/** @param {import('./wasm-module.js').EngineModule} wasm @returns {Promise<WebAssembly.Instance>} */
+async function instantiate({ module, memory, name }) {
+  if (!WebAssembly.Module.exports(module).some((entry) => entry.name === '_initialize')) {
+    throw new BmError('unsupported', `${name}: a WebAssembly module of something else`)
+  }
+  const env = { emscripten_notify_memory_growth: () => {}, ...(memory ? { memory } : {}) }
   try {
     return await WebAssembly.instantiate(module, { env })
   } catch (cause) {
-    throw new BmError('unsupported', `the WebAssembly module does not start: ${cause}`, { cause })
+    throw new BmError('unsupported', `${name}: does not start: ${reasonOf(cause)}`, { cause })
   }
 }
 

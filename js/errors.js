@@ -1,7 +1,7 @@
 /**
  * The one error class of the package, with stable codes.
  *
- * Owns the list of codes and how an error crosses a worker boundary. Knows nothing about what failed.
+ * Owns the list of codes, and reading the reason out of an error that is not ours. Knows nothing about what failed.
  * The idea: a caller branches on `code`, a person reads `message`, a debugger follows `cause`.
  */
 
@@ -38,4 +38,11 @@ export class BmError extends Error {
     /** @type {BmErrorCode} */
     this.code = code
   }
+}
+
+/** @param {unknown} error not ours @returns {string} why; Node hides the reason of a failed fetch in the cause */
+export function reasonOf(error) {
+  const { message, cause } = /** @type {{ message?: unknown, cause?: unknown }} */ (Object(error))
+  const inner = cause ? reasonOf(cause) : ''
+  return inner ? `${message}: ${inner}` : String(message ?? error)
 }

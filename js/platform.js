@@ -6,7 +6,7 @@
  * the same files run in a page without a `node:` import ever being resolved there.
  */
 
-import { BmError } from './errors.js'
+import { BmError, reasonOf } from './errors.js'
 
 /** @typedef {typeof import('node:worker_threads')} WorkerThreads */
 /** @typedef {typeof import('node:fs/promises')} FileSystem */
@@ -66,27 +66,55 @@ export function absoluteUrl(url) {
  * @param {string | URL | undefined} url of worker.js; default: the one beside this file
  * @param {WorkerEvents} events
  * @returns {WorkerHandle}
+ * @throws {BmError} `argument` for a URL that no worker can have; `unsupported` when that is the package's own
  */
 export function startWorker(url, events) {
   const threads = /** @type {WorkerThreads | null} */ (builtin('node:worker_threads'))
-  if (threads) return nodeWorker(threads, url ?? './worker.js', events)
-  // Bundlers look for exactly this expression, options included: keep it in one piece.
+  try {
+    if (threads) return nodeWorker(threads, url ?? './worker.js', events)
+    // Bundlers look for exactly this expression, options included: keep it in one piece.
+    return url
+      ? webWorker(new Worker(url, { type: 'module' }), events)
+      : webWorker(new Worker(new URL('./worker.js', import.meta.url), { type: 'module' }), events)
+  } catch (cause) {
+    throw notStarted('workerUrl', url, cause)
+  }
+}
+
+/**
+ * Browsers start no worker from another origin, so not from a package that comes from a server of packages.
+ *
+ * @param {string} option
+ * @param {string | URL | undefined} url
+ * @param {unknown} cause
+ */
+function notStarted(option, url, cause) {
+  const reason = reasonOf(cause)
   return url
-    ? webWorker(new Worker(url, { type: 'module' }), events)
-    : webWorker(new Worker(new URL('./worker.js', import.meta.url), { type: 'module' }), events)
+    ? new BmError('argument', `${option}: no worker starts from ${url}: ${reason}`, { cause })
+    : new BmError(
+        'unsupported',
+        `no worker starts from the package's own place (give ${option} or inline): ${reason}`,
+        { cause },
+      )
 }
 
 /**
  * @param {string | URL | undefined} url of thread.js; default: the one beside this file
  * @param {WorkerEvents} events
  * @returns {WorkerHandle}
+ * @throws {BmError} as `startWorker` does
  */
 export function startHelper(url, events) {
   const threads = /** @type {WorkerThreads | null} */ (builtin('node:worker_threads'))
-  if (threads) return nodeWorker(threads, url ?? './thread.js', events)
-  return url
-    ? webWorker(new Worker(url, { type: 'module' }), events)
-    : webWorker(new Worker(new URL('./thread.js', import.meta.url), { type: 'module' }), events)
+  try {
+    if (threads) return nodeWorker(threads, url ?? './thread.js', events)
+    return url
+      ? webWorker(new Worker(url, { type: 'module' }), events)
+      : webWorker(new Worker(new URL('./thread.js', import.meta.url), { type: 'module' }), events)
+  } catch (cause) {
+    throw notStarted('threadUrl', url, cause)
+  }
 }
 
 /**

@@ -49,6 +49,9 @@ const PLACES = /** @type {const} */ (['wasmUrl', 'workerUrl', 'threadUrl'])
 export const MAX_STOPS = 64
 export const MAX_STOP_LENGTH = 1000
 
+/** More ids than this (1 GiB of them) are a mistake. */
+const MAX_IDS = 2 ** 28
+
 /**
  * What `generate` accepts.
  *
@@ -314,7 +317,8 @@ export function checkSignal(signal) {
  */
 export function checkIds(ids, vocabSize, where) {
   const list = /** @type {ArrayLike<unknown>} */ (ids)
-  if (typeof ids !== 'object' || ids === null || !Number.isInteger(list.length)) {
+  const isList = typeof ids === 'object' && ids !== null && Number.isInteger(list.length)
+  if (!isList || list.length < 0 || list.length > MAX_IDS) {
     throw new BmError('argument', `${where} is ${show(ids)}, want an array of token ids`)
   }
   const copy = new Uint32Array(list.length)

@@ -8,7 +8,7 @@
  * never a second whole copy and the caller keeps its own.
  */
 
-import { BmError } from './errors.js'
+import { BmError, reasonOf } from './errors.js'
 import { absoluteUrl, fileSystem, pathOfUrl, resolvePath } from './platform.js'
 
 /** @typedef {string | URL | ArrayBuffer | Uint8Array | Blob} ModelSource */
@@ -39,7 +39,7 @@ const READ_BYTES = 1 << 20
 export function describeSource(source) {
   if (typeof source === 'string') {
     if (source === '') throw new BmError('argument', 'the model source is an empty string')
-    const isUrl = /^[a-z][a-z0-9+.-]*:\/\//i.test(source)
+    const isUrl = /^([a-z][a-z0-9+.-]*:\/\/|data:|blob:)/i.test(source)
     return isUrl || !fileSystem() ? describeUrl(absoluteUrl(source)) : describePath(source)
   }
   if (source instanceof URL) return describeUrl(source.href)
@@ -80,7 +80,8 @@ export function shareSource(descriptor) {
   const { bytes } = descriptor
   const { port1, port2 } = new MessageChannel()
   port1.onmessage = ({ data: { start, end } }) => {
-    const piece = bytes.slice(start, end)
+    // The caller may have transferred its bytes to elsewhere: that must end the reading, not hang it.
+    const piece = end > bytes.length ? new Uint8Array(0) : bytes.slice(start, end)
     port1.postMessage(piece, [piece.buffer])
   }
   return {
@@ -168,13 +169,6 @@ async function request(url, signal) {
   }
 }
 
-/** @param {unknown} error @returns {string} Node hides the reason of a failed fetch in the cause */
-function reasonOf(error) {
-  const { message, cause } = /** @type {{ message?: unknown, cause?: unknown }} */ (Object(error))
-  const inner = cause ? reasonOf(cause) : ''
-  return inner ? `${message}: ${inner}` : String(message ?? error)
-}
-
 /** @param {string} path @returns {AsyncGenerator<Uint8Array, void, void>} */
 async function* readPath(path) {
   const files = fileSystem()
@@ -232,10 +226,13 @@ async function* readPort(port, sizeBytes) {
   try {
     for (let start = 0; start < sizeBytes; start += READ_BYTES) {
       const end = Math.min(start + READ_BYTES, sizeBytes)
-      yield await new Promise((resolve) => {
+      /** @type {Uint8Array} */
+      const piece = await new Promise((resolve) => {
         port.onmessage = ({ data }) => resolve(data)
         port.postMessage({ start, end })
       })
+      if (piece.length === 0) return
+      yield piece
     }
   } finally {
     port.close()

@@ -5,8 +5,8 @@
  * dist/bimamba-threads.wasm imports a shared one, so that further threads can instantiate it over the same memory.
  */
 
-import { BmError } from './errors.js'
-import { fileSystem, resolvePath } from './platform.js'
+import { BmError, reasonOf } from './errors.js'
+import { absoluteUrl, fileSystem, resolvePath } from './platform.js'
 
 /** The smallest module with a v128 instruction: validates only where 128-bit SIMD exists. */
 const SIMD_PROBE = new Uint8Array([
@@ -22,13 +22,15 @@ const MOST_PAGES = 65536
 
 /**
  * @typedef {object} EngineModule
+ * @property {string} name  for messages: where it came from, if that is known
  * @property {WebAssembly.Module} module
  * @property {WebAssembly.Memory | null} memory  shared, to be imported; null: the module has its own
  */
 
 /**
  * @param {object} [options]
- * @param {WasmSource | undefined} [options.wasm] the module, or where it is: a URL, in Node also a path; default: of this package
+ * @param {WasmSource | undefined} [options.wasm] the module, or where it is: a URL, in Node also a path
+ *   (from the working directory); default: of this package
  * @param {boolean} [options.shared] the default is the build for several threads, if its memory can be had
  * @returns {Promise<EngineModule>}
  * @throws {BmError} `unsupported` without WebAssembly SIMD, and for what is no module; `network`, `io`, `argument`
@@ -49,15 +51,16 @@ export async function loadWasm({ wasm, shared = false } = {}) {
     const own = memory
       ? new URL('../dist/bimamba-threads.wasm', import.meta.url)
       : new URL('../dist/bimamba.wasm', import.meta.url)
-    return { module: await compile(own), memory }
+    return { module: await compile(own), memory, name: own.href }
   }
+  const name = nameOf(wasm)
   const module = await compile(wasm)
   if (WebAssembly.Module.imports(module).every(({ kind }) => kind !== 'memory')) {
-    return { module, memory: null }
+    return { module, memory: null, name }
   }
   const memory = sharedMemory()
-  if (memory) return { module, memory }
-  throw new BmError('memory', `${wasm}: no shared WebAssembly memory can be had here`)
+  if (memory) return { module, memory, name }
+  throw new BmError('memory', `${name}: no shared WebAssembly memory can be had here`)
 }
 
 /** @returns {WebAssembly.Memory | null} */
@@ -69,36 +72,36 @@ function sharedMemory() {
   }
 }
 
+/** @param {WasmSource} wasm @returns {string} */
+function nameOf(wasm) {
+  if (typeof wasm === 'string' || wasm instanceof URL) return String(wasm)
+  return wasm instanceof WebAssembly.Module ? 'the module' : `${wasm.byteLength} bytes`
+}
+
 /** @param {WasmSource} wasm */
 async function compile(wasm) {
   if (wasm instanceof WebAssembly.Module) return wasm
-  const isPlace = typeof wasm === 'string' || wasm instanceof URL
-  const name = isPlace ? String(wasm) : `${wasm.byteLength} bytes`
-  const bytes = isPlace ? await read(wasm) : wasm
+  const bytes = typeof wasm === 'string' || wasm instanceof URL ? await read(wasm) : wasm
   try {
     return await WebAssembly.compile(bytes)
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : cause
-    throw new BmError('unsupported', `${name}: no WebAssembly module that runs here: ${reason}`, {
-      cause,
-    })
+    const reason = `no WebAssembly module that runs here: ${reasonOf(cause)}`
+    throw new BmError('unsupported', `${nameOf(wasm)}: ${reason}`, { cause })
   }
 }
 
 /** @param {URL | string} place @returns {Promise<BufferSource>} */
 async function read(place) {
   const fs = fileSystem()
-  const isUrl = place instanceof URL || URL.canParse(place, globalThis.location?.href)
-  if (!isUrl && !fs) throw new BmError('argument', `'${place}' is not a URL`)
-  const url = isUrl ? new URL(place, globalThis.location?.href) : null
+  // A single letter before the colon is a drive.
+  const isPath = fs && typeof place === 'string' && !/^[a-z][a-z0-9+.-]+:/i.test(place)
+  const url = isPath ? null : new URL(absoluteUrl(place))
   if (url && url.protocol !== 'file:') return download(url)
   if (!fs) throw new BmError('unsupported', `${url}: only Node reads file: URLs`)
   try {
     return await fs.readFile(url ?? resolvePath(String(place)))
   } catch (cause) {
-    throw new BmError('io', `${place}: ${cause instanceof Error ? cause.message : cause}`, {
-      cause,
-    })
+    throw new BmError('io', `${place}: ${reasonOf(cause)}`, { cause })
   }
 }
 
@@ -111,6 +114,6 @@ async function download(url) {
     return await response.arrayBuffer()
   } catch (cause) {
     if (cause instanceof BmError) throw cause
-    throw new BmError('network', `GET ${url}: ${cause}`, { cause })
+    throw new BmError('network', `GET ${url}: ${reasonOf(cause)}`, { cause })
   }
 }

@@ -115,6 +115,23 @@ test('numbers that are not what C would make of them are refused, and nothing ch
   refuses(() => session.append(Array(9).fill(1)), 'argument', /9 tokens in one append, want 1 to 8/)
   assert.equal(session.position, 2)
   assert.deepEqual(session.logits(), logits)
+  const sampling = { temperature: 1, topK: 0, topP: 1, minP: 0, seed: 1 }
+  const penalty = { repetitionPenalty: 1, repetitionWindow: 8 }
+  for (const [name, value] of /** @type {[string, number][]} */ ([
+    ['topK', 1.5],
+    ['topK', 2 ** 32],
+    ['repetitionWindow', -1],
+    ['seed', -1],
+    ['seed', 0.5],
+  ])) {
+    const wrong = { ...sampling, ...penalty, [name]: value }
+    refuses(() => session.createSampler(wrong), 'argument', RegExp(`${name} is ${value}, want`))
+  }
+  const sampler = session.createSampler({ ...sampling, ...penalty })
+  for (const id of [-1, 0.5, 2 ** 32 + 5, vocabSize]) {
+    refuses(() => sampler.accept(id), 'argument', /token id is .*from 0 to/)
+  }
+  sampler.close()
   refuses(() => core.stageBytes(new Uint8Array(core.stagingBytes + 1)), 'argument', /at most/)
   refuses(() => core.stageIds(Array(core.stagingBytes / 4 + 1).fill(0)), 'argument', /at most/)
   model.close()
@@ -180,6 +197,12 @@ test('what is no module, or is not there, is named', async (t) => {
   const foreign = new Uint8Array([
     0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 2, 7, 1, 1, 97, 1, 98, 0, 0,
   ])
+  // Imports `env.surprise`, exports a function `_initialize`.
+  const ownNeedsMore = new Uint8Array([
+    ...[0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0],
+    ...[2, 16, 1, 3, ...Buffer.from('env'), 8, ...Buffer.from('surprise'), 0, 0],
+    ...[7, 15, 1, 11, ...Buffer.from('_initialize'), 0, 0],
+  ])
   const server = createServer((request, response) => {
     if (request.url === '/gone.wasm') response.writeHead(404)
     response.end('<!doctype html>')
@@ -192,12 +215,19 @@ test('what is no module, or is not there, is named', async (t) => {
     [html, 'unsupported', /page\.wasm: no WebAssembly module/],
     [truncated, 'unsupported', /truncated\.wasm: no WebAssembly module/],
     [new Uint8Array(0), 'unsupported', /^0 bytes: no WebAssembly module/],
-    [foreign, 'unsupported', /does not start/],
+    [foreign, 'unsupported', /^23 bytes: a WebAssembly module of something else/],
+    [await WebAssembly.compile(foreign), 'unsupported', /^the module: .* something else/],
+    [ownNeedsMore, 'unsupported', /^\d+ bytes: does not start: .*surprise/],
     [join(folder, 'absent.wasm'), 'io', /absent\.wasm: ENOENT/],
-    ['http://', 'io', /http:\/\//],
+    ['http://', 'argument', /'http:\/\/' is not a URL/],
+    ['C:\\absent.wasm', 'io', /absent\.wasm: ENOENT/],
     [`http://127.0.0.1:${port}/gone.wasm`, 'network', /gone\.wasm: 404/],
     [`http://127.0.0.1:${port}/page`, 'unsupported', /page: no WebAssembly module/],
-    ['http://127.0.0.1:1/x.wasm', 'network', /GET http:\/\/127\.0\.0\.1:1\/x\.wasm/],
+    [
+      'http://127.0.0.1:1/x.wasm',
+      'network',
+      /GET http:\/\/127\.0\.0\.1:1\/x\.wasm: .*(bad port|ECONNREFUSED)/,
+    ],
     ['ftp://127.0.0.1/x.wasm', 'network', /GET ftp:/],
   ]
   for (const [wasm, code, message] of cases) {

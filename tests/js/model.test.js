@@ -11,6 +11,8 @@ import { checkGenerate } from '../../js/settings.js'
 import { tinyModel } from './support/tiny-model.js'
 
 const INDEX = new URL('../../js/index.js', import.meta.url).href
+/** Lists that cannot be. */
+const LENGTHS = [{ length: -1 }, { length: 2 ** 40 }, { length: 0.5 }]
 const GREEDY = { temperature: 0, maxTokens: 40 }
 
 let path = ''
@@ -277,6 +279,7 @@ test('closing: twice, while generating, and everything after it', async () => {
     const model = await BiMamba.load(path, { inline })
     const pieces = model.generate('a', { seed: longSeed })
     await pieces.next()
+    // Inline the next piece is computed at once; in a worker it is under way.
     const pending = inline ? null : pieces.next()
     const closing = [model.close(), model.close()]
     await assert.rejects(pending ?? pieces.next(), bmError('closed'))
@@ -297,8 +300,8 @@ test('closing: twice, while generating, and everything after it', async () => {
   }
 })
 
-test('a long prompt in a worker does not hold up closing', async () => {
-  const model = await BiMamba.load(path)
+eachKind('a long prompt does not hold up closing', async (_, kind) => {
+  const model = await BiMamba.load(path, { inline: kind === 'inline' })
   const pending = model.generate(Array(200000).fill(5)).next()
   const began = performance.now()
   const closed = assert.rejects(pending, bmError('closed'))
@@ -328,6 +331,10 @@ test('a worker that dies rejects what is pending and what follows', async () => 
   await assert.rejects(
     BiMamba.load(path, { workerUrl: missing }),
     bmError('internal', /worker died/),
+  )
+  await assert.rejects(
+    BiMamba.load(path, { workerUrl: 'https://localhost/worker.js' }),
+    bmError('argument', /workerUrl: no worker starts from https:\/\/localhost\/worker.js/),
   )
 })
 
@@ -425,7 +432,7 @@ test('every option is checked by name, type and range', async () => {
 })
 
 eachKind('ids are checked before anything runs', async (model) => {
-  for (const ids of [[-1], [999], [1.5], [Number.NaN], ['1'], 5, null, {}]) {
+  for (const ids of [[-1], [999], [1.5], [Number.NaN], ['1'], 5, null, {}, ...LENGTHS]) {
     const bad = /** @type {number[]} */ (ids)
     await assert.rejects(model.generate(bad).next(), bmError('argument'))
     await assert.rejects(model.score(bad), bmError('argument'))
@@ -443,6 +450,13 @@ test('bytes stay with the caller, also when a worker reads them', async () => {
     await model.close()
   }
   assert.deepEqual(Uint8Array.from(bytes), copy)
+})
+
+test('bytes that are transferred away while a worker reads them end the load', async () => {
+  const bytes = Uint8Array.from(await readFile(path))
+  const loading = BiMamba.load(bytes)
+  structuredClone(bytes.buffer, { transfer: [bytes.buffer] })
+  await assert.rejects(loading, bmError('format', /the bytes/))
 })
 
 test('precisions, states and kernel families all run; an onProgress that throws fails the load', async () => {
