@@ -9,14 +9,17 @@ import { fileURLToPath } from 'node:url'
 import { tinyModel } from './support/tiny-model.js'
 
 const RUN = fileURLToPath(new URL('./support/memory-run.js', import.meta.url))
+/** What one load may leave behind. */
 const LIMIT_BYTES = 10e6
+/** What forty may: bare worker threads of Node leave 5 MB, and the JavaScript heap breathes by 8. */
+const SUM_LIMIT_BYTES = 25e6
 
 let path = ''
 before(async () => {
-  // About 3 MB in the engine, 80 KB a sampler: a model kept at every tenth load, or a tenth of the samplers, would be seen.
+  // About 10 MB in the engine, 330 KB a sampler: a model kept at every tenth load, or a tenth of the samplers, would be seen.
   path = await tinyModel({
     tokenizer: null,
-    config: { vocab_size: 4096, d_model: 512, n_layer: 4 },
+    config: { vocab_size: 16384, d_model: 512, n_layer: 4 },
   })
 })
 
@@ -31,23 +34,41 @@ function run(task, where) {
   return JSON.parse(stdout)
 }
 
-/** @param {Record<number, number>} bytes @param {number} from @param {number} to */
-function growsLittle(bytes, from, to) {
-  const grown = Number(bytes[to]) - Number(bytes[from])
-  const message = `from ${from} to ${to}: ${(grown / 1e6).toFixed(1)} MB more (${JSON.stringify(bytes)})`
-  assert.ok(grown < LIMIT_BYTES, message)
+/**
+ * What a run leaves between two marks, in order: the last column is the most it may be.
+ * @typedef {[from: number, to: number, limitBytes: number]} Rule
+ */
+
+/**
+ * Fails when every one of three processes grows by more than a rule allows: what is resident also depends on when the
+ * allocator returns pages, so one process may be unlucky, and a leak is in all of them.
+ *
+ * @param {'loads' | 'generations'} task
+ * @param {'inline' | 'worker'} where
+ * @param {Rule[]} rules
+ */
+function growsLittle(task, where, rules) {
+  const broken = []
+  for (let attempt = 0; attempt < 3; attempt++) {
+    const bytes = run(task, where)
+    const grown = rules.map(([from, to]) => Number(bytes[to]) - Number(bytes[from]))
+    if (rules.every(([, , limit], i) => Number(grown[i]) < limit)) return
+    broken.push({ bytes, grown })
+  }
+  assert.fail(`grows by more than ${rules.map(([, , limit]) => limit)}: ${JSON.stringify(broken)}`)
 }
 
 for (const where of /** @type {const} */ (['worker', 'inline'])) {
   test(`${where}: after close the memory is as before, for the 2nd and the 50th load`, () => {
-    const bytes = run('loads', where)
-    growsLittle(bytes, 1, 2)
-    growsLittle(bytes, 49, 50)
-    // The first loads also bring in code and grow the JavaScript heap; after them nothing must add up.
-    growsLittle(bytes, 10, 50)
+    growsLittle('loads', where, [
+      [1, 2, LIMIT_BYTES],
+      [49, 50, LIMIT_BYTES],
+      // The first loads also bring in code and grow the JavaScript heap; after them nothing must add up.
+      [10, 50, SUM_LIMIT_BYTES],
+    ])
   })
 
   test(`${where}: a thousand generations take no more memory than a hundred`, () => {
-    growsLittle(run('generations', where), 100, 1000)
+    growsLittle('generations', where, [[100, 1000, LIMIT_BYTES]])
   })
 }
