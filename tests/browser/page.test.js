@@ -185,6 +185,45 @@ async function findLoadError({ file, options }) {
   }
 }
 
+test('a worker of another origin is refused with a reason', async () => {
+  const { page } = await openPage(plain)
+  const workerUrl = `${isolatedServer.url}/package/js/worker.js`
+  const options = { workerUrl }
+  const found = await page.evaluate(findLoadError, { file: 'good.safetensors', options })
+  assert.equal(found.code, 'argument', `${found.name}: ${found.message}`)
+  assert.ok(found.message.startsWith(`workerUrl: no worker starts from ${workerUrl}: `))
+  await page.close()
+})
+
+test('inline, an abort arrives from a page that pulls without a pause', async () => {
+  const { page, complaints } = await openPage(plain)
+  const found = await page.evaluate(async (prompt) => {
+    const { BiMamba } = /** @type {PageNames} */ (/** @type {unknown} */ (globalThis))
+    const model = await BiMamba.load('../models/good.safetensors', { inline: true })
+    let frames = 0
+    const count = () => {
+      frames++
+      requestAnimationFrame(count)
+    }
+    count()
+    const signal = AbortSignal.timeout(700)
+    // So hot that every token is as likely as the one that ends a text: it goes on for some seconds.
+    const options = { signal, temperature: 100, maxTokens: 20000, topK: 0, topP: 1, seed: 1 }
+    let name = ''
+    try {
+      for await (const _ of model.generate(prompt, options));
+    } catch (error) {
+      name = /** @type {Error} */ (error).name
+    }
+    await model.close()
+    return { name, frames }
+  }, PROMPT)
+  assert.equal(found.name, 'TimeoutError')
+  assert.ok(found.frames > 3, `${found.frames} frames`)
+  assert.deepEqual(complaints, [])
+  await page.close()
+})
+
 test('a page stops a stream by break and by abort, and generates again', async () => {
   const { page, complaints } = await openPage(plain)
   const found = await page.evaluate(
