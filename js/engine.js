@@ -169,6 +169,7 @@ export class Engine {
    */
   async tokenize(text, bos, signal) {
     const ids = await this.#needTokenizer().encode(text, signal)
+    this.#checkOpen()
     return Uint32Array.from(bos ? [this.#needBos(), ...ids] : ids)
   }
 

@@ -196,8 +196,11 @@ export class BiMamba {
   #checkJob(prompt, options) {
     this.#checkOpen()
     const settings = checkGenerate(options)
-    const isText = typeof prompt === 'string'
-    return [isText ? prompt : checkIds(prompt, this.config.vocab_size, 'prompt'), settings]
+    if (typeof prompt === 'string') return [prompt, settings]
+    if (typeof prompt !== 'object' || prompt === null) {
+      throw new BmError('argument', `prompt is ${prompt}, want a string or an array of token ids`)
+    }
+    return [checkIds(prompt, this.config.vocab_size, 'prompt'), settings]
   }
 }
 

@@ -310,6 +310,16 @@ eachKind('a long prompt does not hold up closing', async (_, kind) => {
   assert.ok(performance.now() - began < 2000)
 })
 
+eachKind('a long text does not hold up closing, nor is it answered after it', async (_, kind) => {
+  const model = await BiMamba.load(path, { inline: kind === 'inline' })
+  const text = 'once upon a time '.repeat(50000)
+  const pending = [model.tokenize(text), model.generate(text).next()]
+  const closed = pending.map((promise) => assert.rejects(promise, bmError('closed')))
+  await new Promise((resolve) => setTimeout(resolve, 5))
+  await model.close()
+  await Promise.all(closed)
+})
+
 test('a worker that dies rejects what is pending and what follows', async () => {
   const workerUrl = new URL('./support/dying-worker.js', import.meta.url)
   const exits = await BiMamba.load(path, { workerUrl })
@@ -438,6 +448,11 @@ eachKind('ids are checked before anything runs', async (model) => {
     await assert.rejects(model.score(bad), bmError('argument'))
     await assert.rejects(model.detokenize(bad), bmError('argument'))
   }
+  const noPrompt = /** @type {never} */ (undefined)
+  await assert.rejects(
+    model.generate(noPrompt).next(),
+    bmError('argument', /^prompt is undefined, want a string or an array of token ids$/),
+  )
   await assert.rejects(model.tokenize(/** @type {never} */ (5)), bmError('argument'))
 })
 
