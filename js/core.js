@@ -482,7 +482,7 @@ export class CoreSession {
 }
 
 /** Draws tokens from the logits of one session, with its own random state and penalty window. */
-export class CoreSampler {
+class CoreSampler {
   #core
   #session
   #handle

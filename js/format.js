@@ -14,7 +14,7 @@ import { describeWrongFile } from './wrong-file.js'
 export { describeWrongFile }
 
 /** Value of the metadata key `format`. A change of the format changes the number. */
-export const FORMAT_NAME = 'bimamba 1'
+const FORMAT_NAME = 'bimamba 1'
 /** Hashed pieces of the data section, in bytes. */
 export const CHUNK_BYTES = 4194304
 /** Longest header accepted (N of FORMAT.md), in bytes; checked before anything is allocated or parsed. */
@@ -22,13 +22,13 @@ export const MAX_HEADER_BYTES = 8388608
 /** Largest tokenizer accepted, in bytes. */
 export const MAX_TOKENIZER_BYTES = 33554432
 /** Name of the tensor that holds the tokenizer.json. */
-export const TOKENIZER_NAME = 'tokenizer'
+const TOKENIZER_NAME = 'tokenizer'
 const ALIGNMENT = 64
 const MAX_EOS_IDS = 64
 const HASH_BYTES = 32
 
 /** Keys of the config, in order, with their kinds. */
-export const CONFIG_KEYS = /** @type {const} */ ({
+const CONFIG_KEYS = /** @type {const} */ ({
   n_layer: 'integer',
   d_model: 'integer',
   d_state: 'integer',
@@ -126,7 +126,7 @@ export const CONFIG_KEYS = /** @type {const} */ ({
  * @param {number} [tokenizerBytes]
  * @returns {{ tensors: PackedTensor[], dataBytes: number }}
  */
-export function placeTensors(specs, tokenizerBytes = 0) {
+function placeTensors(specs, tokenizerBytes = 0) {
   /** @type {PackedTensor[]} */
   const tensors = []
   let offset = 0
@@ -263,7 +263,7 @@ export async function parseHeader(bytes, core) {
 }
 
 /** @param {Uint8Array} bytes @returns {string} lower-case hex */
-export function toHex(bytes) {
+function toHex(bytes) {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')
 }
 

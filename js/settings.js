@@ -46,8 +46,8 @@ export const CHOICES = {
 const PLACES = /** @type {const} */ (['wasmUrl', 'workerUrl', 'threadUrl'])
 
 /** At most this many stop strings, each of at most this many UTF-16 units: what is held back stays small. */
-export const MAX_STOPS = 64
-export const MAX_STOP_LENGTH = 1000
+const MAX_STOPS = 64
+const MAX_STOP_LENGTH = 1000
 
 /** More ids than this (1 GiB of them) are a mistake. */
 const MAX_IDS = 2 ** 28

@@ -49,7 +49,7 @@ export function unpackError({ code, message, stack, cause }) {
 }
 
 /** @param {unknown} error @returns {BmError} */
-export function asBmError(error) {
+function asBmError(error) {
   if (error instanceof BmError) return error
   const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error)
   return new BmError('internal', `unexpected: ${text}`, { cause: error })

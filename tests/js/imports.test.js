@@ -249,6 +249,27 @@ test('a file fits in the head: at most 600 lines, opened by a comment', () => {
   )
 })
 
+test('what a file of the package exports, another one uses', () => {
+  const exported = sources
+    .filter((path) => /^js\/[^/]+\.js$/.test(path))
+    .flatMap((path) =>
+      [...readCode(path).matchAll(/^export (?:async )?(?:function\*?|class|const) (\w+)/gm)].map(
+        ([, name]) => ({ path, name: String(name) }),
+      ),
+    )
+  assert(exported.length > 30)
+  const texts = sources
+    .filter((path) => path.endsWith('.js'))
+    .map((path) => ({ path, text: read(path) }))
+  assert.deepEqual(
+    exported.filter(({ path, name }) => {
+      const word = RegExp(`\\b${name}\\b`)
+      return !texts.some((other) => other.path !== path && word.test(other.text))
+    }),
+    [],
+  )
+})
+
 test('no type of the package is `any`', () => {
   const files = sources.filter((path) => /^(js|web|scripts)\/.*\.js$/.test(path))
   assert.deepEqual(
