@@ -86,6 +86,13 @@ test('every file that package.json names is there', async () => {
   )
 })
 
+test('what an option of load can place elsewhere can be named to be copied', async () => {
+  const { exports } = JSON.parse(await readFile(inPackage('package.json'), 'utf8'))
+  for (const name of ['worker.js', 'thread.js', 'bimamba.wasm', 'bimamba-threads.wasm']) {
+    assert.equal(typeof exports[`./${name}`], 'string', name)
+  }
+})
+
 test('package-lock.json suits every platform and names no host', async () => {
   const lock = await readFile(new URL('../../package-lock.json', import.meta.url), 'utf8')
   assert.doesNotMatch(lock, /"resolved"/)
