@@ -82,11 +82,12 @@ export class Core {
    * @param {object} [options]
    * @param {import('./wasm-module.js').WasmSource | undefined} [options.wasm] the module, or where it is
    * @param {boolean} [options.shared] the build that can have further threads, where memory can be shared; default false
+   * @param {AbortSignal | undefined} [options.signal] stops getting the module
    * @returns {Promise<Core>}
    * @throws {BmError} as `loadWasm` does
    */
-  static async create({ wasm, shared = false } = {}) {
-    const loaded = await loadWasm({ wasm, shared })
+  static async create({ wasm, shared = false, signal } = {}) {
+    const loaded = await loadWasm({ wasm, shared, signal })
     return new Core(await instantiate(loaded), loaded)
   }
 

@@ -110,7 +110,7 @@ export class Engine {
     signal?.throwIfAborted()
     const { precision, state, variant, wasmUrl, threads, threadUrl } = options
     const shared = threads !== 1 && usableThreads() > 1
-    const core = await Core.create({ wasm: wasmUrl, shared })
+    const core = await Core.create({ wasm: wasmUrl, shared, signal })
     const loaded = await loadModel(core, openSource(source), { variant, onProgress, signal })
     const { model, header, tokenizerJson } = loaded
     try {

@@ -32,11 +32,12 @@ const MOST_PAGES = 65536
  * @param {WasmSource | undefined} [options.wasm] the module, or where it is: a URL, in Node also a path
  *   (from the working directory); default: of this package
  * @param {boolean} [options.shared] the default is the build for several threads, if its memory can be had
+ * @param {AbortSignal | undefined} [options.signal] stops a download
  * @returns {Promise<EngineModule>}
  * @throws {BmError} `unsupported` without WebAssembly SIMD, and for what is no module; `network`, `io`, `argument`
- *   when the module cannot be read; `memory`
+ *   when the module cannot be read; `memory`; or `signal.reason`
  */
-export async function loadWasm({ wasm, shared = false } = {}) {
+export async function loadWasm({ wasm, shared = false, signal } = {}) {
   if (!globalThis.WebAssembly?.validate(SIMD_PROBE)) {
     throw new BmError(
       'unsupported',
@@ -51,10 +52,10 @@ export async function loadWasm({ wasm, shared = false } = {}) {
     const own = memory
       ? new URL('../dist/bimamba-threads.wasm', import.meta.url)
       : new URL('../dist/bimamba.wasm', import.meta.url)
-    return { module: await compile(own), memory, name: own.href }
+    return { module: await compile(own, signal), memory, name: own.href }
   }
   const name = nameOf(wasm)
-  const module = await compile(wasm)
+  const module = await compile(wasm, signal)
   if (WebAssembly.Module.imports(module).every(({ kind }) => kind !== 'memory')) {
     return { module, memory: null, name }
   }
@@ -78,10 +79,10 @@ function nameOf(wasm) {
   return wasm instanceof WebAssembly.Module ? 'the module' : `${wasm.byteLength} bytes`
 }
 
-/** @param {WasmSource} wasm */
-async function compile(wasm) {
+/** @param {WasmSource} wasm @param {AbortSignal} [signal] */
+async function compile(wasm, signal) {
   if (wasm instanceof WebAssembly.Module) return wasm
-  const bytes = typeof wasm === 'string' || wasm instanceof URL ? await read(wasm) : wasm
+  const bytes = typeof wasm === 'string' || wasm instanceof URL ? await read(wasm, signal) : wasm
   try {
     return await WebAssembly.compile(bytes)
   } catch (cause) {
@@ -90,13 +91,13 @@ async function compile(wasm) {
   }
 }
 
-/** @param {URL | string} place @returns {Promise<BufferSource>} */
-async function read(place) {
+/** @param {URL | string} place @param {AbortSignal} [signal] @returns {Promise<BufferSource>} */
+async function read(place, signal) {
   const fs = fileSystem()
   // A single letter before the colon is a drive.
   const isPath = fs && typeof place === 'string' && !/^[a-z][a-z0-9+.-]+:/i.test(place)
   const url = isPath ? null : new URL(absoluteUrl(place))
-  if (url && url.protocol !== 'file:') return download(url)
+  if (url && url.protocol !== 'file:') return download(url, signal)
   if (!fs) throw new BmError('unsupported', `${url}: only Node reads file: URLs`)
   try {
     return await fs.readFile(url ?? resolvePath(String(place)))
@@ -105,14 +106,15 @@ async function read(place) {
   }
 }
 
-/** @param {URL} url */
-async function download(url) {
+/** @param {URL} url @param {AbortSignal} [signal] */
+async function download(url, signal) {
   try {
-    const response = await fetch(url)
+    const response = await fetch(url, signal ? { signal } : {})
     if (!response.ok) throw new BmError('network', `GET ${url}: ${response.status}`)
     // Not compileStreaming: servers that do not know .wasm send a type that it refuses.
     return await response.arrayBuffer()
   } catch (cause) {
+    signal?.throwIfAborted()
     if (cause instanceof BmError) throw cause
     throw new BmError('network', `GET ${url}: ${reasonOf(cause)}`, { cause })
   }

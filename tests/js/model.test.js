@@ -4,7 +4,9 @@
 
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
+import { createServer } from 'node:http'
 import { after, before, test } from 'node:test'
 import { BiMamba, BmError, VERSION } from '../../js/index.js'
 import { checkGenerate } from '../../js/settings.js'
@@ -472,6 +474,27 @@ test('bytes that are transferred away while a worker reads them end the load', a
   const loading = BiMamba.load(bytes)
   structuredClone(bytes.buffer, { transfer: [bytes.buffer] })
   await assert.rejects(loading, bmError('format', /the bytes/))
+})
+
+test('an abort ends a load whose module does not come', async (t) => {
+  const server = createServer(() => {})
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', () => resolve(null)))
+  t.after(() => {
+    server.closeAllConnections()
+    server.close()
+  })
+  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
+  const wasmUrl = `http://127.0.0.1:${port}/bimamba.wasm`
+  for (const inline of [false, true]) {
+    const reason = new Error('enough')
+    const controller = new AbortController()
+    const { signal } = controller
+    const loading = BiMamba.load(path, { wasmUrl, inline, signal })
+    await Promise.race([once(server, 'request'), loading])
+    controller.abort(reason)
+    const late = new Promise((resolve) => setTimeout(() => resolve('late'), 3000).unref())
+    await assert.rejects(Promise.race([loading, late]), (error) => error === reason)
+  }
 })
 
 test('precisions, states and kernel families all run; an onProgress that throws fails the load', async () => {
