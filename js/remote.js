@@ -38,6 +38,8 @@ export class RemoteEngine {
   #lastId = 0
   /** @type {BmError | null} why no more requests can be made */
   #ended = null
+  /** @type {Promise<void> | null} */
+  #stopping = null
   /** @type {import('./engine.js').Description | null} */
   #description = null
   /** @type {Stats | null} of the last generation that has ended */
@@ -63,16 +65,22 @@ export class RemoteEngine {
     signal?.throwIfAborted()
     const engine = new RemoteEngine(workerUrl)
     const shared = shareSource(source)
+    // Not by a message: a thread whose script does not come, or that is busy, would not read it.
+    const onAbort = () => void engine.close()
+    signal?.addEventListener('abort', onAbort)
     try {
       const request = /** @type {const} */ ({ kind: 'load', source: shared.descriptor, options })
-      const control = { transfer: shared.transfer, onProgress, signal }
+      const control = { transfer: shared.transfer, onProgress }
       const { value } = await engine.#request(request, control)
+      signal?.throwIfAborted()
       engine.#description = /** @type {import('./engine.js').Description} */ (value)
       return engine
     } catch (error) {
       await engine.close()
+      signal?.throwIfAborted()
       throw error
     } finally {
+      signal?.removeEventListener('abort', onAbort)
       shared.close()
     }
   }
@@ -120,9 +128,9 @@ export class RemoteEngine {
 
   /** Stops the thread, whatever it is doing; what awaits an answer rejects with `closed`. */
   async close() {
-    if (this.#ended?.code === 'closed') return
     this.#end(new BmError('closed', 'the model was closed'))
-    await this.#worker.terminate()
+    this.#stopping ??= this.#worker.terminate()
+    await this.#stopping
   }
 
   /**

@@ -497,6 +497,16 @@ test('an abort ends a load whose module does not come', async (t) => {
   }
 })
 
+test('an abort ends a load whose worker never answers', async () => {
+  const workerUrl = 'data:text/javascript,setInterval(() => {}, 1e6)'
+  const reason = new Error('enough')
+  const controller = new AbortController()
+  const loading = BiMamba.load(path, { workerUrl, signal: controller.signal })
+  setTimeout(() => controller.abort(reason), 50)
+  const late = new Promise((resolve) => setTimeout(() => resolve('late'), 3000).unref())
+  await assert.rejects(Promise.race([loading, late]), (error) => error === reason)
+})
+
 test('precisions, states and kernel families all run; an onProgress that throws fails the load', async () => {
   const bytes = await readFile(path)
   for (const precision of /** @type {const} */ (['fast', 'high', 'exact'])) {
