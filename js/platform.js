@@ -12,6 +12,7 @@ import { BmError, reasonOf } from './errors.js'
 /** @typedef {typeof import('node:fs/promises')} FileSystem */
 /** @typedef {typeof import('node:path')} Path */
 /** @typedef {typeof import('node:url')} NodeUrl */
+/** @typedef {typeof import('node:buffer')} NodeBuffer */
 
 /**
  * A thread that runs js/worker.js or js/thread.js.
@@ -49,12 +50,31 @@ export function resolvePath(path) {
 
 /** @param {URL} url with the scheme file: @returns {string} */
 export function pathOfUrl(url) {
-  return /** @type {NodeUrl} */ (builtin('node:url')).fileURLToPath(url)
+  try {
+    return /** @type {NodeUrl} */ (builtin('node:url')).fileURLToPath(url)
+  } catch (cause) {
+    throw new BmError('argument', `${url} is no path: ${reasonOf(cause)}`, { cause })
+  }
 }
+
+/** @param {string} url with the scheme blob: @returns {Blob | null} what it stands for; null where `fetch` finds it */
+export function blobOfUrl(url) {
+  const buffer = /** @type {NodeBuffer | null} */ (builtin('node:buffer'))
+  if (!buffer) return null
+  // To the types a Blob of Node is not quite a Blob.
+  const blob = /** @type {Blob | undefined} */ (
+    /** @type {unknown} */ (buffer.resolveObjectURL(url))
+  )
+  if (blob) return blob
+  throw new BmError('argument', `${url}: there is no such Blob, or its URL was revoked`)
+}
+
+/** Whether every Blob can cross to a worker. Node's cannot when it stands for a file. */
+export const blobsCross = () => builtin('node:buffer') === null
 
 /** @param {string | URL} url @returns {string} absolute; a worker's own base differs from the page's */
 export function absoluteUrl(url) {
-  const base = globalThis.location?.href
+  const base = globalThis.document?.baseURI ?? globalThis.location?.href
   try {
     return new URL(url, base).href
   } catch (cause) {

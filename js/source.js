@@ -5,11 +5,18 @@
  * nothing about the format: `js/loader.js` decides whether the bytes are a model and where in them it stopped.
  * The idea: a source is described by plain data that can cross to a worker (`describeSource`), and opened where the
  * engine is (`openSource`). Bytes in memory do not cross: the engine pulls them piece by piece, so that there is
- * never a second whole copy and the caller keeps its own.
+ * never a second whole copy and the caller keeps its own. Nor do Node's Blobs, of which some cannot.
  */
 
 import { BmError, reasonOf } from './errors.js'
-import { absoluteUrl, fileSystem, pathOfUrl, resolvePath } from './platform.js'
+import {
+  absoluteUrl,
+  blobOfUrl,
+  blobsCross,
+  fileSystem,
+  pathOfUrl,
+  resolvePath,
+} from './platform.js'
 
 /** @typedef {string | URL | ArrayBuffer | Uint8Array | Blob} ModelSource */
 
@@ -18,7 +25,7 @@ import { absoluteUrl, fileSystem, pathOfUrl, resolvePath } from './platform.js'
  *   | { kind: 'path', path: string }
  *   | { kind: 'blob', blob: Blob }
  *   | { kind: 'bytes', bytes: Uint8Array }
- *   | { kind: 'port', port: MessagePort, sizeBytes: number }} SourceDescriptor
+ *   | { kind: 'port', port: MessagePort, name: string, sizeBytes: number }} SourceDescriptor
  */
 
 /**
@@ -65,30 +72,51 @@ function describePath(path) {
 function describeUrl(href) {
   const url = new URL(href)
   if (url.protocol === 'file:' && fileSystem()) return { kind: 'path', path: pathOfUrl(url) }
+  const blob = url.protocol === 'blob:' ? blobOfUrl(href) : null
+  if (blob) return { kind: 'blob', blob }
   if (/^(https?|blob|data):$/.test(url.protocol)) return { kind: 'url', url: href }
   throw new BmError('argument', `${href}: cannot read ${url.protocol} URLs, want http: or https:`)
 }
 
 /**
- * Makes a description fit to cross to a worker. Bytes stay here and are served on request.
+ * Makes a description fit to cross to a worker. What cannot cross stays here and is served on request.
  *
  * @param {SourceDescriptor} descriptor
  * @returns {{ descriptor: SourceDescriptor, transfer: Transferable[], close: () => void }}
  */
 export function shareSource(descriptor) {
-  if (descriptor.kind !== 'bytes') return { descriptor, transfer: [], close: () => {} }
-  const { bytes } = descriptor
-  const { port1, port2 } = new MessageChannel()
-  port1.onmessage = ({ data: { start, end } }) => {
+  if (descriptor.kind === 'bytes') {
+    const { bytes } = descriptor
     // The caller may have transferred its bytes to elsewhere: that must end the reading, not hang it.
-    const piece = end > bytes.length ? new Uint8Array(0) : bytes.slice(start, end)
-    port1.postMessage(piece, [piece.buffer])
+    const readRange = async (/** @type {number} */ start, /** @type {number} */ end) =>
+      end > bytes.length ? new Uint8Array(0) : bytes.slice(start, end)
+    return servePort('the bytes', bytes.length, readRange)
   }
-  return {
-    descriptor: { kind: 'port', port: port2, sizeBytes: bytes.length },
-    transfer: [port2],
-    close: () => port1.close(),
+  if (descriptor.kind === 'blob' && !blobsCross()) {
+    const { blob } = descriptor
+    return servePort('the Blob', blob.size, (start, end) => readRangeOfBlob(blob, start, end))
   }
+  return { descriptor, transfer: [], close: () => {} }
+}
+
+/**
+ * @param {string} name
+ * @param {number} sizeBytes
+ * @param {(start: number, end: number) => Promise<Uint8Array>} readRange
+ */
+function servePort(name, sizeBytes, readRange) {
+  const { port1, port2 } = new MessageChannel()
+  port1.onmessage = async ({ data: { start, end } }) => {
+    try {
+      const piece = await readRange(start, end)
+      port1.postMessage({ piece }, [piece.buffer])
+    } catch (error) {
+      port1.postMessage({ reason: reasonOf(error) })
+    }
+  }
+  /** @type {SourceDescriptor} */
+  const descriptor = { kind: 'port', port: port2, name, sizeBytes }
+  return { descriptor, transfer: [port2], close: () => port1.close() }
 }
 
 /** @param {SourceDescriptor} descriptor @returns {Source} */
@@ -108,7 +136,7 @@ export function openSource(descriptor) {
       return { name: 'the bytes', shortCode: 'format', read: () => readBytes(descriptor.bytes) }
     case 'port':
       return {
-        name: 'the bytes',
+        name: descriptor.name,
         shortCode: 'format',
         read: () => readPort(descriptor.port, descriptor.sizeBytes),
       }
@@ -202,11 +230,16 @@ function fileReason(error) {
 /** @param {Blob} blob @returns {AsyncGenerator<Uint8Array, void, void>} */
 async function* readBlob(blob) {
   for (let start = 0; start < blob.size; start += READ_BYTES) {
-    const slice = blob.slice(start, start + READ_BYTES)
-    const buffer = await slice.arrayBuffer().catch((cause) => {
-      throw new BmError('io', `the Blob cannot be read: ${reasonOf(cause)}`, { cause })
-    })
-    yield new Uint8Array(buffer)
+    yield await readRangeOfBlob(blob, start, start + READ_BYTES)
+  }
+}
+
+/** @param {Blob} blob @param {number} start @param {number} end @returns {Promise<Uint8Array<ArrayBuffer>>} */
+async function readRangeOfBlob(blob, start, end) {
+  try {
+    return new Uint8Array(await blob.slice(start, end).arrayBuffer())
+  } catch (cause) {
+    throw new BmError('io', `the Blob cannot be read: ${reasonOf(cause)}`, { cause })
   }
 }
 
@@ -226,12 +259,13 @@ async function* readPort(port, sizeBytes) {
   try {
     for (let start = 0; start < sizeBytes; start += READ_BYTES) {
       const end = Math.min(start + READ_BYTES, sizeBytes)
-      /** @type {Uint8Array} */
-      const piece = await new Promise((resolve) => {
+      /** @type {{ piece?: Uint8Array, reason?: string }} */
+      const { piece, reason } = await new Promise((resolve) => {
         port.onmessage = ({ data }) => resolve(data)
         port.postMessage({ start, end })
       })
-      if (piece.length === 0) return
+      if (reason !== undefined) throw new BmError('io', reason)
+      if (!piece?.length) return
       yield piece
     }
   } finally {

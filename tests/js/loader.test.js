@@ -3,6 +3,7 @@
  */
 
 import assert from 'node:assert/strict'
+import { openAsBlob } from 'node:fs'
 import { readFile, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
@@ -75,9 +76,33 @@ test('the same model from a path, URLs, bytes, a Blob and a message port', async
   assert.equal(plain.length, bytes.length, 'the bytes stay with the caller')
 })
 
+test('every kind of Blob, inline and in a worker: of bytes, of a file, by its URL', async () => {
+  const blob = new Blob([Uint8Array.from(bytes)])
+  const url = URL.createObjectURL(blob)
+  const small = join(temporaryFolder(), 'small.safetensors')
+  await writeFile(small, bytes)
+  for (const inline of [true, false]) {
+    for (const source of [blob, await openAsBlob(path), url, new URL(url)]) {
+      const model = await BiMamba.load(source, { inline })
+      assert.equal(model.info.fileBytes, bytes.length)
+      await model.close()
+    }
+    const changed = await openAsBlob(small)
+    await truncate(small, bytes.length - (inline ? 1 : 2))
+    await assert.rejects(BiMamba.load(changed, { inline }), {
+      code: 'io',
+      message: /the Blob cannot be read/,
+    })
+  }
+  URL.revokeObjectURL(url)
+})
+
 test('sources of a wrong type are refused', () => {
   for (const source of ['', null, undefined, 5, {}, [1], 'ftp://127.0.0.1/x']) {
     assert.throws(() => describeSource(source), { code: 'argument' })
+  }
+  for (const source of ['file://host/x', 'file:///a%2Fb', 'blob:nodedata:gone', 'http://']) {
+    assert.throws(() => describeSource(source), { name: 'BmError', code: 'argument' }, source)
   }
 })
 
