@@ -370,6 +370,7 @@ export class CoreSession {
   #core
   #handle
   #onClose
+  /** Tokens of the last append; 0 after a reset. */
   #lastCount = 0
 
   /**
@@ -386,11 +387,6 @@ export class CoreSession {
     this.#onClose = onClose
     this.vocabSize = vocabSize
     this.maxChunk = maxChunk
-  }
-
-  /** Tokens of the last append; 0 after a reset. */
-  get lastCount() {
-    return this.#lastCount
   }
 
   /** Tokens consumed since the last reset. */

@@ -264,18 +264,21 @@ export class Engine {
    * @param {string | Uint32Array} prompt
    * @param {boolean | null} bos
    * @param {AbortSignal} [signal]
-   * @returns {Promise<number[]>}
+   * @returns {Promise<Uint32Array>}
    */
   async #promptIds(prompt, bos, signal) {
     const isText = typeof prompt === 'string'
     const { addBos, bosId } = this.#header
     const wantsBos = bos ?? (prompt.length === 0 ? bosId !== null : isText && addBos)
     const first = wantsBos ? [this.#needBos()] : []
-    const ids = isText ? await this.#needTokenizer().encode(prompt, signal) : Array.from(prompt)
+    const ids = isText ? await this.#needTokenizer().encode(prompt, signal) : prompt
     if (first.length + ids.length === 0) {
       throw new BmError('argument', 'the prompt is empty and there is no BOS token to start from')
     }
-    return [...first, ...ids]
+    const all = new Uint32Array(first.length + ids.length)
+    all.set(first)
+    all.set(ids, first.length)
+    return all
   }
 
   /**

@@ -52,13 +52,15 @@ export async function* generate({ session, prompt, eosIds, table, settings, stat
   const detokenizer = table && new Detokenizer(table)
   const stops = new StopMatcher(settings.stop)
   try {
-    // The prompt goes through the decoder too: a character that it leaves open is completed by the first token.
-    for (let i = 0; i < prompt.length; i++) {
-      sampler.accept(Number(prompt[i]))
-      detokenizer?.push(Number(prompt[i]))
-    }
     let began = performance.now()
-    const pace = await prefill(session, prompt, signal)
+    const pace = new Pace(session.maxChunk)
+    for await (const chunk of prefill(session, prompt, pace, signal)) {
+      for (const id of chunk) {
+        sampler.accept(id)
+        // The decoder, too: a character that the prompt leaves open is completed by the first token.
+        detokenizer?.push(id)
+      }
+    }
     stats.prefillMs = performance.now() - began
     began = performance.now()
     for (;;) {
@@ -112,14 +114,11 @@ export async function* evaluate({ session, ids, vocabSize, logits, signal }) {
   const batchLength = logits
     ? Math.max(1, Math.floor(BATCH_FLOATS / vocabSize))
     : Number.POSITIVE_INFINITY
-  session.reset()
   /** @type {number | null} */
   let logprob = null
   const pace = new Pace(session.maxChunk)
-  for (let start = 0; start < ids.length; start += session.lastCount) {
-    await turn(signal)
-    const chunk = Array.prototype.slice.call(ids, start, start + pace.chunk)
-    pace.time(chunk.length, () => session.append(chunk))
+  for await (const chunk of prefill(session, ids, pace, signal)) {
+    const start = session.position - chunk.length
     /** @type {Scored[]} */
     let batch = []
     for (const [i, id] of chunk.entries()) {
@@ -143,20 +142,23 @@ export async function* evaluate({ session, ids, vocabSize, logits, signal }) {
 }
 
 /**
+ * Appends given ids to an empty session.
+ *
  * @param {CoreSession} session
- * @param {ArrayLike<number>} prompt
+ * @param {ArrayLike<number>} ids
+ * @param {Pace} pace
  * @param {AbortSignal} [signal]
- * @returns {Promise<Pace>} at which it came
+ * @returns {AsyncGenerator<number[], void, void>} each chunk when it has been appended
  */
-async function prefill(session, prompt, signal) {
+async function* prefill(session, ids, pace, signal) {
   session.reset()
-  const pace = new Pace(session.maxChunk)
-  for (let start = 0; start < prompt.length; start += session.lastCount) {
+  for (let start = 0; start < ids.length; ) {
     await turn(signal)
-    const chunk = Array.prototype.slice.call(prompt, start, start + pace.chunk)
+    const chunk = Array.prototype.slice.call(ids, start, start + pace.chunk)
     pace.time(chunk.length, () => session.append(chunk))
+    start += chunk.length
+    yield chunk
   }
-  return pace
 }
 
 /** How long computations may last before messages can arrive, ms. */

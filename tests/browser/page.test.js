@@ -224,6 +224,59 @@ test('inline, an abort arrives from a page that pulls without a pause', async ()
   await page.close()
 })
 
+test('a page loads from an address, a URL, bytes, a Blob and a File, in a worker and inline', async () => {
+  const { page, complaints } = await openPage(plain)
+  const found = await page.evaluate(async () => {
+    const { BiMamba } = /** @type {PageNames} */ (/** @type {unknown} */ (globalThis))
+    const file = '../models/good.safetensors'
+    const buffer = await (await fetch(file)).arrayBuffer()
+    const bytes = new Uint8Array(buffer)
+    // An address means what it means everywhere else in a page.
+    const base = document.createElement('base')
+    base.href = '/models/deep/'
+    document.head.append(base)
+    const places = ['../good.safetensors', '/models/good.safetensors', new URL(file, location.href)]
+    const sources = [...places, buffer, bytes, new Blob([bytes]), new File([bytes], 'model')]
+    const identities = []
+    for (const inline of [false, true]) {
+      for (const source of sources) {
+        const model = await BiMamba.load(source, { inline })
+        identities.push(model.info.identity)
+        await model.close()
+      }
+    }
+    return { identities, left: bytes.length }
+  })
+  assert.equal(found.identities.length, 14)
+  assert.equal(new Set(found.identities).size, 1)
+  assert.equal(found.left, (await readFile(MODEL_FILE)).length)
+  assert.deepEqual(complaints, [])
+  await page.close()
+})
+
+test('an abort is seen in the middle of a long prompt', async () => {
+  const { page, complaints } = await openPage(plain)
+  const found = await page.evaluate(async () => {
+    const { BiMamba } = /** @type {PageNames} */ (/** @type {unknown} */ (globalThis))
+    const times = []
+    for (const inline of [false, true]) {
+      const model = await BiMamba.load('../models/good.safetensors', { inline })
+      const began = performance.now()
+      const text = model.generate(Array(10000000).fill(5), { signal: AbortSignal.timeout(1000) })
+      const name = await text.next().catch((error) => error.name)
+      times.push({ name, ms: performance.now() - began })
+      await model.close()
+    }
+    return times
+  })
+  for (const { name, ms } of found) {
+    assert.equal(name, 'TimeoutError')
+    assert.ok(ms < 3000, `${ms} ms`)
+  }
+  assert.deepEqual(complaints, [])
+  await page.close()
+})
+
 test('a page stops a stream by break and by abort, and generates again', async () => {
   const { page, complaints } = await openPage(plain)
   const found = await page.evaluate(
