@@ -11,7 +11,7 @@ import { detokenize, TokenBytes } from './detokenizer.js'
 import { BmError } from './errors.js'
 import { evaluate, generate } from './generate.js'
 import { loadModel } from './loader.js'
-import { usableThreads } from './platform.js'
+import { coreCount, mayHaveThreads } from './platform.js'
 import { openSource } from './source.js'
 import { createTokenizer } from './tokenizer.js'
 
@@ -65,7 +65,7 @@ const MOST_THREADS = 8
  */
 function threadsFor(wanted, fileBytes) {
   if (wanted !== 'auto') return wanted
-  return fileBytes < SHARING_BYTES ? 1 : Math.min(usableThreads(), MOST_THREADS)
+  return fileBytes < SHARING_BYTES ? 1 : Math.min(coreCount(), MOST_THREADS)
 }
 
 export class Engine {
@@ -109,7 +109,8 @@ export class Engine {
   static async load(source, options, { onProgress, signal } = {}) {
     signal?.throwIfAborted()
     const { precision, state, variant, wasmUrl, threads, threadUrl } = options
-    const shared = threads !== 1 && usableThreads() > 1
+    const most = threads === 'auto' ? coreCount() : threads
+    const shared = most > 1 && mayHaveThreads()
     const core = await Core.create({ wasm: wasmUrl, shared, signal })
     const loaded = await loadModel(core, openSource(source), { variant, onProgress, signal })
     const { model, header, tokenizerJson } = loaded

@@ -93,9 +93,10 @@ export function startWorker(url, events) {
   try {
     if (threads) return nodeWorker(threads, url ?? './worker.js', events)
     // Bundlers look for exactly this expression, options included: keep it in one piece.
-    return url
-      ? webWorker(new Worker(url, { type: 'module' }), events)
-      : webWorker(new Worker(new URL('./worker.js', import.meta.url), { type: 'module' }), events)
+    const worker = url
+      ? new Worker(url, { type: 'module' })
+      : new Worker(new URL('./worker.js', import.meta.url), { type: 'module' })
+    return webWorker(worker, url ?? "the package's worker.js", events)
   } catch (cause) {
     throw notStarted('workerUrl', url, cause)
   }
@@ -129,37 +130,34 @@ export function startHelper(url, events) {
   const threads = /** @type {WorkerThreads | null} */ (builtin('node:worker_threads'))
   try {
     if (threads) return nodeWorker(threads, url ?? './thread.js', events)
-    return url
-      ? webWorker(new Worker(url, { type: 'module' }), events)
-      : webWorker(new Worker(new URL('./thread.js', import.meta.url), { type: 'module' }), events)
+    const worker = url
+      ? new Worker(url, { type: 'module' })
+      : new Worker(new URL('./thread.js', import.meta.url), { type: 'module' })
+    return webWorker(worker, url ?? "the package's thread.js", events)
   } catch (cause) {
     throw notStarted('threadUrl', url, cause)
   }
 }
 
-/**
- * How many threads could compute at once here: 1 where memory cannot be shared, or where this thread must not wait for
- * another one, which is a page's own.
- */
-export function usableThreads() {
-  const isNode = Boolean(globalThis.process?.versions?.node)
-  const mayWait = isNode || 'WorkerGlobalScope' in globalThis
-  const mayShare = isNode || globalThis.crossOriginIsolated === true
-  if (!mayWait || !mayShare) return 1
-  return Math.max(1, globalThis.navigator?.hardwareConcurrency ?? nodeCores())
+/** Whether this thread can share memory with others, and may wait for them: a page's own thread may not. */
+export function mayHaveThreads() {
+  if (builtin('node:os')) return true
+  return 'WorkerGlobalScope' in globalThis && globalThis.crossOriginIsolated === true
 }
 
-function nodeCores() {
+/** @returns {number} threads that the machine can run at once */
+export function coreCount() {
   const os = /** @type {typeof import('node:os') | null} */ (builtin('node:os'))
-  return os?.availableParallelism() ?? 1
+  return os ? os.availableParallelism() : (globalThis.navigator?.hardwareConcurrency ?? 1)
 }
 
 /**
  * @param {Worker} worker
+ * @param {string | URL} script for messages
  * @param {WorkerEvents} events
  * @returns {WorkerHandle}
  */
-function webWorker(worker, events) {
+function webWorker(worker, script, events) {
   let alive = true
   /** @param {string} reason @param {unknown} [cause] */
   const died = (reason, cause) => {
@@ -170,7 +168,10 @@ function webWorker(worker, events) {
   }
   worker.onmessage = (event) => events.onMessage(event.data)
   worker.onmessageerror = () => died('a message from it could not be read')
-  worker.onerror = (event) => died(event.message || 'its script could not be started', event.error)
+  worker.onerror = (event) => {
+    event.preventDefault() // or the page would report it as an error that nobody caught
+    died(event.message || `${script} could not be started`, event.error)
+  }
   return {
     post: (message, transfer = []) => worker.postMessage(message, transfer),
     hold: () => {},

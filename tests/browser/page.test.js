@@ -92,6 +92,10 @@ async function openPage(server, from = browser) {
     if (message.type() === 'error' && !message.text().includes('404'))
       complaints.push(message.text())
   })
+  // Errors of workers that nobody caught arrive here alone.
+  await page.addInitScript(() => {
+    addEventListener('error', ({ message }) => console.error(`not caught: ${message}`))
+  })
   await page.goto(`${server.url}/page/plain-page.html`)
   await page.waitForFunction(() => 'BiMamba' in globalThis)
   return { page, complaints }
@@ -193,6 +197,21 @@ test('a worker of another origin is refused with a reason', async () => {
   assert.equal(found.code, 'argument', `${found.name}: ${found.message}`)
   assert.ok(found.message.startsWith(`workerUrl: no worker starts from ${workerUrl}: `))
   await page.close()
+})
+
+test('a script that is not there, or throws, is one error with its name, and no other', async () => {
+  for (const [options, names] of /** @type {const} */ ([
+    [{ workerUrl: '../page/missing.js' }, /worker died: http:.*missing\.js could not be started$/],
+    [{ threadUrl: '../page/missing.js', threads: 2 }, /thread .*died: .*missing\.js could not be/],
+    [{ workerUrl: '../package/js/thread.js' }, /worker died: .*TypeError/],
+  ])) {
+    const { page, complaints } = await openPage(isolatedServer)
+    const found = await page.evaluate(findLoadError, { file: 'good.safetensors', options })
+    assert.equal(found.code, 'internal', `${found.name}: ${found.message}`)
+    assert.match(found.message, names)
+    assert.deepEqual(complaints, [])
+    await page.close()
+  }
 })
 
 test('inline, an abort arrives from a page that pulls without a pause', async () => {

@@ -4,6 +4,7 @@
 
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
+import os from 'node:os'
 import { after, before, describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
@@ -141,6 +142,13 @@ describe('loaded models', () => {
         assert.deepEqual(ids, want, `${threads} threads, inline ${inline}`)
       }
     }
+  })
+
+  test('have as many threads as were asked for, also where that is more than cores', async (t) => {
+    t.mock.method(os, 'availableParallelism', () => 1)
+    const model = await BiMamba.load(path, { threads: 2, inline: true })
+    models.push(model)
+    assert.equal(model.info.threads, 2)
   })
 
   test('refuse numbers of threads that are none', async () => {
