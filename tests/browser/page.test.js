@@ -209,6 +209,8 @@ test('a script that is not there, or throws, is one error with its name, and no 
     const found = await page.evaluate(findLoadError, { file: 'good.safetensors', options })
     assert.equal(found.code, 'internal', `${found.name}: ${found.message}`)
     assert.match(found.message, names)
+    // What nobody caught is reported after the one error.
+    await page.evaluate(() => new Promise((resolve) => setTimeout(resolve)))
     assert.deepEqual(complaints, [])
     await page.close()
   }
