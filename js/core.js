@@ -312,6 +312,8 @@ export class CoreModel {
    * @throws {BmError} `argument` outside the tensor, `internal` for bytes written twice
    */
   write(index, offset, bytes) {
+    checkInteger('tensor index', index, 0, MAX_U32)
+    checkInteger('offset', offset, 0, Number.MAX_SAFE_INTEGER)
     const step = this.#core.stagingBytes
     for (let at = 0; at < bytes.length; at += step) {
       const piece = bytes.subarray(at, at + step)
@@ -326,6 +328,7 @@ export class CoreModel {
    * @throws {BmError} `format` for NaN or infinity in a weight, `internal` when bytes are missing
    */
   seal(part) {
+    checkInteger('part', part, 0, this.parts - 1)
     this.#core.check('model_seal_part', this.#open(), part)
   }
 
@@ -414,7 +417,7 @@ export class CoreSession {
       )
     }
     for (let i = 0; i < ids.length; i++) {
-      checkInteger(`token id ${i}`, Number(ids[i]), 0, this.vocabSize - 1)
+      checkInteger(`token id ${i}`, ids[i], 0, this.vocabSize - 1)
     }
     this.#core.stageIds(ids)
     this.#core.compute(ids.length, () => this.#core.check('session_append', handle, ids.length))
@@ -546,12 +549,13 @@ async function instantiate({ module, memory, name }) {
 
 /**
  * @param {string} name
- * @param {number} value
+ * @param {unknown} value
  * @param {number} min
  * @param {number} max
  */
 function checkInteger(name, value, min, max) {
-  if (Number.isInteger(value) && value >= min && value <= max) return
+  const isInteger = typeof value === 'number' && Number.isInteger(value)
+  if (isInteger && value >= min && value <= max) return
   throw new BmError('argument', `${name} is ${value}, want an integer from ${min} to ${max}`)
 }
 

@@ -222,7 +222,8 @@ export function checkGenerate(options) {
   const number = (name) => {
     /** @type {NumberRule} */
     const rule = NUMBER_SETTINGS[name]
-    return checkNumber(name, options[name] ?? rule.default ?? drawSeed())
+    const { [name]: value = rule.default ?? drawSeed() } = options
+    return checkNumber(name, value)
   }
   return {
     maxTokens: number('maxTokens'),
@@ -233,7 +234,7 @@ export function checkGenerate(options) {
     repetitionPenalty: number('repetitionPenalty'),
     repetitionWindow: number('repetitionWindow'),
     seed: number('seed'),
-    stop: checkStop(options.stop ?? []),
+    stop: checkStop(options.stop === undefined ? [] : options.stop),
     bos: options.bos ?? null,
   }
 }

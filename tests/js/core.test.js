@@ -108,6 +108,15 @@ test('numbers that are not what C would make of them are refused, and nothing ch
     refuses(() => session.append([7, id]), 'argument', /token id 1 is .*from 0 to \d+/)
     refuses(() => session.logprob(-1, id), 'argument', /token id is .*from 0 to \d+/)
   }
+  for (const id of ['5', null, true]) {
+    refuses(() => session.append(/** @type {never} */ ([id])), 'argument', /token id 0 is /)
+  }
+  const byte = new Uint8Array(1)
+  for (const wrong of [-1, 0.5, Number.NaN, 2 ** 53]) {
+    refuses(() => model.seal(wrong), 'argument', /part is .*from 0 to 3/)
+    refuses(() => model.write(wrong, 0, byte), 'argument', /tensor index is /)
+    refuses(() => model.write(0, wrong, byte), 'argument', /offset is /)
+  }
   for (const index of [2, -3, 0.5, Number.NaN]) {
     refuses(() => session.logits(index), 'argument', /the last append had 2/)
   }

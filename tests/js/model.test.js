@@ -396,6 +396,8 @@ test('every option is checked by name, type and range', async () => {
   /** @type {[object, RegExp][]} */
   const wrong = [
     [{ maxTokens: 0 }, /maxTokens is 0, want an integer from 1/],
+    [{ maxTokens: null }, /maxTokens is null/],
+    [{ stop: null }, /stop is null/],
     [{ maxTokens: 1.5 }, /maxTokens is 1.5/],
     [{ maxTokens: '5' }, /maxTokens is "5"/],
     [{ temperature: Number.NaN }, /temperature is NaN/],
