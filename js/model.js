@@ -125,6 +125,7 @@ export class BiMamba {
     checkFlag('logits', options.logits)
     checkSignal(options.signal)
     const list = checkIds(ids, this.config.vocab_size, 'ids')
+    options.signal?.throwIfAborted()
     for await (const batch of this.#engine.evaluate(
       list,
       options.logits ?? false,
@@ -157,7 +158,11 @@ export class BiMamba {
     checkNames(options, ['bos', 'signal'], 'tokenize')
     checkFlag('bos', options.bos)
     checkSignal(options.signal)
-    return this.#engine.tokenize(checkText(text, 'text'), options.bos ?? false, options.signal)
+    if (typeof text !== 'string') {
+      throw new BmError('argument', `text is of type ${typeof text}, want a string`)
+    }
+    options.signal?.throwIfAborted()
+    return this.#engine.tokenize(text, options.bos ?? false, options.signal)
   }
 
   /**
@@ -196,16 +201,12 @@ export class BiMamba {
   #checkJob(prompt, options) {
     this.#checkOpen()
     const settings = checkGenerate(options)
-    if (typeof prompt === 'string') return [prompt, settings]
-    if (typeof prompt !== 'object' || prompt === null) {
+    const isText = typeof prompt === 'string'
+    if (!isText && (typeof prompt !== 'object' || prompt === null)) {
       throw new BmError('argument', `prompt is ${prompt}, want a string or an array of token ids`)
     }
-    return [checkIds(prompt, this.config.vocab_size, 'prompt'), settings]
+    const checked = isText ? prompt : checkIds(prompt, this.config.vocab_size, 'prompt')
+    options.signal?.throwIfAborted()
+    return [checked, settings]
   }
-}
-
-/** @param {unknown} text @param {string} name @returns {string} */
-function checkText(text, name) {
-  if (typeof text === 'string') return text
-  throw new BmError('argument', `${name} is of type ${typeof text}, want a string`)
 }

@@ -140,27 +140,27 @@ export class RemoteEngine {
    * @returns {AsyncGenerator<unknown, unknown, void>}
    */
   async *#stream(method, args, signal) {
-    signal?.throwIfAborted()
     const stream = ++this.#lastId
     const onAbort = () => this.#abort(stream)
     signal?.addEventListener('abort', onAbort)
-    let running = true
+    /** Whether the stream in the worker awaits the next pull: only then it must be told of an early end. */
+    let suspended = false
     try {
       /** @type {WithoutId<Request>} */
       let request = { kind: 'next', stream, open: { method, args } }
       for (;;) {
-        running = false
+        suspended = false
         const answer = await this.#request(request)
         if (answer.aborted) throw signal?.reason
         if (answer.done) return answer.value
-        running = true
+        suspended = true
         yield answer.value
         signal?.throwIfAborted()
         request = { kind: 'next', stream }
       }
     } finally {
       signal?.removeEventListener('abort', onAbort)
-      if (running && !this.#ended) await this.#request({ kind: 'return', stream })
+      if (suspended && !this.#ended) await this.#request({ kind: 'return', stream })
     }
   }
 
@@ -171,7 +171,6 @@ export class RemoteEngine {
    */
   async #request(request, { transfer, onProgress, signal } = {}) {
     if (this.#ended) throw this.#ended
-    signal?.throwIfAborted()
     const id = ++this.#lastId
     const onAbort = () => this.#abort(id)
     signal?.addEventListener('abort', onAbort)

@@ -214,8 +214,18 @@ eachKind(
   'an abort before the start, in the prompt and between tokens gives the reason',
   async (model) => {
     const reason = new Error('enough')
-    const early = model.generate('a', { signal: AbortSignal.abort(reason) })
-    await assert.rejects(early.next(), (error) => error === reason)
+    await join(model.generate('a', { seed: 5, maxTokens: 2 }))
+    const signal = AbortSignal.abort(reason)
+    for (const early of [
+      () => model.generate('a', { signal }).next(),
+      () => model.generateIds('', { signal }).next(),
+      () => model.score([], { signal }),
+      () => model.tokenize('', { signal }),
+    ]) {
+      await assert.rejects(early(), (error) => error === reason)
+    }
+    // What never began has not ended.
+    assert.equal(model.lastStats?.seed, 5)
 
     const controller = new AbortController()
     const prompt = Array.from({ length: 100000 }, (_, i) => i % 300)
