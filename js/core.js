@@ -96,7 +96,8 @@ export class Core {
    *
    * @param {number} threads that compute, this one included: 1 to 64. This one must be allowed to wait (js/platform.js knows)
    * @param {string} [threadUrl] where js/thread.js is; default: in the package
-   * @throws {BmError} `unsupported` when the module has no shared memory; `internal` when a thread does not start
+   * @throws {BmError} `unsupported` when the module has no shared memory; `internal` when a thread does not start;
+   *   `closed` when the engine is closed before
    */
   async startTeam(threads, threadUrl) {
     checkInteger('threads', threads, 1, MAX_THREADS)

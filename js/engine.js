@@ -114,6 +114,9 @@ export class Engine {
     const core = await Core.create({ wasm: wasmUrl, shared, signal })
     const loaded = await loadModel(core, openSource(source), { variant, onProgress, signal })
     const { model, header, tokenizerJson } = loaded
+    // A thread whose script does not come would be awaited for ever.
+    const onAbort = () => core.close()
+    signal?.addEventListener('abort', onAbort)
     try {
       await core.startTeam(core.isShared ? threadsFor(threads, header.fileBytes) : 1, threadUrl)
       const { padded_vocab_size: paddedVocabSize } = header.config
@@ -128,7 +131,10 @@ export class Engine {
     } catch (error) {
       model.close()
       core.close()
+      signal?.throwIfAborted()
       throw error
+    } finally {
+      signal?.removeEventListener('abort', onAbort)
     }
   }
 

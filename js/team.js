@@ -20,6 +20,8 @@ export class Team {
   #size
   #limit
   #closed = false
+  /** Makes `ready` reject. @type {(error: BmError) => void} */
+  #giveUp = () => {}
 
   /**
    * @param {object} parts
@@ -34,12 +36,15 @@ export class Team {
     this.#size = new TeamSize(threads)
     this.#limit = threads
     call('threads_open', threads)
-    /** Resolves when every helper has come; rejects when one could not. */
-    this.ready = Promise.all(
-      Array.from({ length: threads - 1 }, (_, i) =>
-        this.#start({ module, memory, seat: i + 1 }, threadUrl),
-      ),
+    const helpers = Array.from({ length: threads - 1 }, (_, i) =>
+      this.#start({ module, memory, seat: i + 1 }, threadUrl),
     )
+    /** @type {Promise<never>} */
+    const givenUp = new Promise((_, reject) => {
+      this.#giveUp = reject
+    })
+    /** Resolves when every helper has come; rejects when one could not, or the team was closed before. */
+    this.ready = Promise.race([Promise.all(helpers), givenUp])
     this.ready.catch(() => {}) // it may be awaited later, or never
   }
 
@@ -65,6 +70,7 @@ export class Team {
   close() {
     if (this.#closed) return
     this.#closed = true
+    this.#giveUp(new BmError('closed', 'the engine was closed while its threads came'))
     this.#call('threads_close')
     for (const helper of this.#helpers) void helper.terminate()
   }

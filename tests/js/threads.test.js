@@ -118,6 +118,18 @@ test('a thread whose script is missing is reported, and the engine goes on alone
   core.close()
 })
 
+test('an abort ends a load that waits for a thread', { timeout: 30000 }, async () => {
+  const reason = new Error('enough')
+  const threadUrl = 'data:text/javascript,setInterval(() => {}, 1000)'
+  for (const inline of [true, false]) {
+    const controller = new AbortController()
+    setTimeout(() => controller.abort(reason), 300)
+    const { signal } = controller
+    const loading = BiMamba.load(path, { inline, threads: 2, threadUrl, signal })
+    await assert.rejects(loading, (error) => error === reason)
+  }
+})
+
 describe('loaded models', () => {
   /** @type {BiMamba[]} */
   const models = []
