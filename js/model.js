@@ -100,7 +100,8 @@ export class BiMamba {
   }
 
   /**
-   * Like `generate`, but gives token ids. Works without a tokenizer too, when the prompt is ids.
+   * Like `generate`, but gives token ids, those of a stop string included. Works without a tokenizer too, when the prompt
+   * is ids and nothing is to stop it.
    *
    * @param {string | ArrayLike<number>} prompt
    * @param {GenerateOptions} [options]

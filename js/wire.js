@@ -10,7 +10,7 @@ import { BmError } from './errors.js'
 
 /**
  * To the engine. `load` opens the engine, `call` runs a method, `next` pulls one piece of a stream (the first `next` opens it), `return` ends
- * a stream early, `abort` (no answer) aborts the request or stream of that id.
+ * a stream early, `abort` (no answer) aborts the call or stream of that id; a load is aborted by ending the thread.
  *
  * @typedef {{ kind: 'load', id: number, source: import('./source.js').SourceDescriptor, options: EngineOptions }
  *   | { kind: 'call', id: number, method: 'tokenize' | 'detokenize', args: unknown[] }

@@ -1,8 +1,8 @@
 /**
  * The engine's thread: answers the messages of js/wire.js with an Engine.
  *
- * Owns the requests and streams that are open on this side. Knows nothing about models. This file is an entry point: it is the
- * one module of the package that acts when it is loaded.
+ * Owns the requests and streams that are open on this side. Knows nothing about models. This file is an entry point, like
+ * js/thread.js: it acts when it is loaded.
  */
 
 import { Engine } from './engine.js'
@@ -54,7 +54,7 @@ async function perform(request, signal) {
     case 'load': {
       /** @param {import('./settings.js').Progress} progress */
       const onProgress = (progress) => post({ id: request.id, progress })
-      engine = await Engine.load(request.source, request.options, { onProgress, signal })
+      engine = await Engine.load(request.source, request.options, { onProgress })
       return { value: engine.describe() }
     }
     case 'call':

@@ -1,5 +1,5 @@
 /**
- * The package's worker, but it dies: in the middle of its third piece, or at once when told so by its name.
+ * The package's worker, but it dies: at its third pull by exiting, at a call by an error.
  */
 
 import { parentPort } from 'node:worker_threads'
