@@ -17,6 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from head import HeadLoss
+from scan import Mixing, Norm
+
 
 @dataclass
 class Config:
@@ -43,50 +46,21 @@ class Config:
 
 
 class Bf16Matmul(torch.autograd.Function):
-    """x @ w.T and both gradients with bf16 operands and fp32 results: on CPUs with bf16 instructions several
+    """x @ w.T and both gradients with bf16 operands and a bf16 result: on CPUs with bf16 instructions several
     times faster than fp32, and autocast on the CPU would round everything else as well."""
 
     @staticmethod
     def forward(ctx, x, w):
-        rows, w = x.reshape(-1, x.shape[-1]).bfloat16(), w.bfloat16()
-        ctx.save_for_backward(rows, w)
-        ctx.shape = x.shape
-        return F.linear(rows, w).float().view(*x.shape[:-1], w.shape[0])
+        rows, low = x.reshape(-1, x.shape[-1]).bfloat16(), w.bfloat16()
+        ctx.save_for_backward(rows, low)
+        ctx.shape, ctx.types = x.shape, (x.dtype, w.dtype)
+        return F.linear(rows, low).view(*x.shape[:-1], len(w))
 
     @staticmethod
     def backward(ctx, grad):
-        rows, w = ctx.saved_tensors
+        rows, low = ctx.saved_tensors
         grad = grad.reshape(-1, grad.shape[-1]).bfloat16()
-        return (grad @ w).float().view(ctx.shape), (grad.t() @ rows).float()
-
-
-class LabelLoss(torch.autograd.Function):
-    """Mean cross-entropy of the head's logits against labels, a few rows at a time: the logits of a whole batch are
-    its largest array by far, and here a block of them stays in cache and is gone before the next. The gradients are
-    known at once, so the forward pass leaves them ready."""
-
-    @staticmethod
-    def forward(ctx, hidden, weight, labels, rows=128):
-        flat, labels = hidden.reshape(-1, hidden.shape[-1]).bfloat16(), labels.reshape(-1, 1)
-        low = weight.bfloat16()
-        grad_hidden, grad_weight = torch.empty(flat.shape, device=flat.device), torch.zeros_like(weight)
-        loss = torch.zeros((), device=flat.device)
-        for start in range(0, len(flat), rows):
-            part, label = flat[start:start + rows], labels[start:start + rows]
-            p = F.log_softmax(F.linear(part, low).float(), -1)
-            loss -= p.gather(1, label).sum()
-            p.exp_().scatter_add_(1, label, torch.full(label.shape, -1.0, device=p.device))
-            p = p.bfloat16()
-            grad_hidden[start:start + rows] = p @ low
-            grad_weight += p.t() @ part
-        ctx.save_for_backward(grad_hidden.view(hidden.shape), grad_weight)
-        ctx.count = len(flat)
-        return loss / len(flat)
-
-    @staticmethod
-    def backward(ctx, grad):
-        grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * (grad / ctx.count), grad_weight * (grad / ctx.count), None, None
+        return (grad @ low).to(ctx.types[0]).view(ctx.shape), (grad.t() @ rows).to(ctx.types[1])
 
 
 class Binarize(torch.autograd.Function):
@@ -104,6 +78,12 @@ class Binarize(torch.autograd.Function):
         return grad * wscale, (grad * sign).sum(0, keepdim=True), grad.sum(0, keepdim=True)
 
 
+def column_scales(weight):
+    """Scale and offset [1,in] of the 1-bit form of weight [out,in]: mean |w - mean w| and mean w of each input column."""
+    bias = weight.mean(0, keepdim=True)
+    return (weight - bias).abs().mean(0, keepdim=True), bias
+
+
 class Linear(nn.Module):
     """A projection without bias, 1-bit or dense. The 1-bit one has a scale and an offset per input column."""
 
@@ -114,9 +94,8 @@ class Linear(nn.Module):
         self.bf16 = False
         self.binary = binary
         if binary:
-            mean = self.weight.detach().mean(0, keepdim=True)
-            self.wscale = nn.Parameter((self.weight.detach() - mean).abs().mean(0, keepdim=True))
-            self.wbias = nn.Parameter(mean.clone())
+            scale, bias = column_scales(self.weight.detach())
+            self.wscale, self.wbias = nn.Parameter(scale), nn.Parameter(bias)
 
     def forward(self, x):
         weight = Binarize.apply(self.weight, self.wscale, self.wbias) if self.binary else self.weight
@@ -130,66 +109,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x):
-        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
-
-
-class CausalConv(torch.autograd.Function):
-    """Depthwise causal convolution, x [b,l,k], w [k,taps], bias [k]; the last tap meets the current token.
-    One shifted multiply-add per tap: torch's grouped convolution is an order slower on the CPU, backward above all."""
-
-    @staticmethod
-    def forward(ctx, x, w, bias):
-        ctx.save_for_backward(x, w)
-        y = torch.addcmul(bias, x, w[:, -1])
-        for back in range(1, min(w.shape[1], x.shape[1])):
-            y[:, back:].addcmul_(x[:, :-back], w[:, -1 - back])
-        return y
-
-    @staticmethod
-    def backward(ctx, grad):
-        x, w = ctx.saved_tensors
-        grad_x, grad_w = grad * w[:, -1], torch.zeros_like(w)
-        grad_w[:, -1] = (grad * x).sum((0, 1))
-        for back in range(1, min(w.shape[1], x.shape[1])):
-            grad_x[:, :-back].addcmul_(grad[:, back:], w[:, -1 - back])
-            grad_w[:, -1 - back] = (grad[:, back:] * x[:, :-back]).sum((0, 1))
-        return grad_x, grad_w, grad.sum((0, 1))
-
-
-def scan(x, dt, a, b_in, c_out, chunk):
-    """y[t] = S[t] . C[t] with S[t] = exp(dt[t] a) S[t-1] + dt[t] x[t] (outer) B[t], from S = 0, for all t at once.
-
-    x [b,l,h,p], dt [b,l,h], a [h] negative, b_in and c_out [b,l,n] -> y [b,l,h,p]
-    """
-    batch, length, h, p = x.shape
-    pad = -length % chunk
-    if pad:  # dt = 0 neither decays nor adds
-        x, dt = F.pad(x, (0, 0, 0, 0, 0, pad)), F.pad(dt, (0, 0, 0, pad))
-        b_in, c_out = F.pad(b_in, (0, 0, 0, pad)), F.pad(c_out, (0, 0, 0, pad))
-    c = (length + pad) // chunk
-    b_in, c_out = b_in.view(batch, c, chunk, -1), c_out.view(batch, c, chunk, -1)
-    log_decay = (dt * a).view(batch, c, chunk, h).cumsum(2)  # since the chunk began, this token included
-    xdt = (x * dt.unsqueeze(-1)).view(batch, c, chunk, h, p)
-
-    # Inside a chunk: token t sees s <= t, faded by exp(log_decay[t] - log_decay[s]). The difference of two sums is
-    # above 0 only by rounding, and the future is cut before exp, so nothing overflows.
-    t = log_decay.transpose(2, 3)
-    future = torch.full((chunk, chunk), float("inf"), dtype=x.dtype, device=x.device).triu(1)
-    fade = (t.unsqueeze(-1) - t.unsqueeze(-2)).sub(future).exp()  # [b,c,h,q,q]
-    seen = (c_out @ b_in.transpose(-1, -2)).unsqueeze(2) * fade
-    y = (seen @ xdt.transpose(2, 3)).transpose(2, 3)
-
-    # What each chunk adds to the state, faded to the chunk's end; then hand the state on, chunk by chunk.
-    to_end = (log_decay[:, :, -1:] - log_decay).exp().unsqueeze(-1)
-    added = b_in.transpose(-1, -2) @ (xdt * to_end).reshape(batch, c, chunk, h * p)
-    whole = log_decay[:, :, -1].exp().repeat_interleave(p, -1).unsqueeze(2)  # [b,c,1,h*p]
-    state, before = torch.zeros_like(added[:, 0]), []
-    for keep, more in zip(whole.unbind(1), added.unbind(1)):  # unbind: indexing's gradient fills the whole tensor each time
-        before.append(state)
-        state = torch.addcmul(more, state, keep)
-    carried = (c_out @ torch.stack(before, 1)).view(batch, c, chunk, h, p)
-    y = y + carried * log_decay.exp().unsqueeze(-1)
-    return y.reshape(batch, -1, h, p)[:, :length]
+        return Norm.apply(x, self.weight, self.eps)
 
 
 class Mixer(nn.Module):
@@ -210,19 +130,19 @@ class Mixer(nn.Module):
         self.out_proj = Linear(self.d_inner, d, binary, shrink=math.sqrt(config.n_layer))
 
     def forward(self, u):
-        z, xbc, dt = self.in_proj(u).split([self.d_inner, self.d_inner + 2 * self.n, self.h], -1)
-        xbc = F.silu(CausalConv.apply(xbc, self.conv1d.weight[:, 0], self.conv1d.bias))
-        x, b_in, c_out = xbc.split([self.d_inner, self.n, self.n], -1)
-        x = x.reshape(*x.shape[:2], self.h, self.p)
-        dt = F.softplus(dt + self.dt_bias)
-        y = scan(x, dt, -self.A_log.exp(), b_in.contiguous(), c_out.contiguous(), self.chunk)
-        y = (y + x * self.D.unsqueeze(-1)).reshape(*z.shape)
-        return self.out_proj(self.norm(y * F.silu(z)))
+        rows, length = self.in_proj(u), u.shape[1]
+        pad = -length % self.chunk
+        if pad:  # softplus(-inf) = 0: such a token neither decays nor adds
+            rows = F.pad(rows, (0, 0, 0, pad))
+            rows[:, length:, -self.h:] = -math.inf
+        y = Mixing.apply(rows, self.conv1d.weight[:, 0], self.conv1d.bias, self.dt_bias, -self.A_log.exp(), self.D,
+                         self.norm.weight, self.p, self.chunk, self.norm.eps)
+        return self.out_proj(y[:, :length]).to(u.dtype)
 
     def step(self, u, state):
         """One token, the recurrence as it is written: u [b,d], state (last inputs of the conv [b,taps-1,k], S [b,h,p,n])."""
         recent, s = state
-        z, xbc, dt = self.in_proj(u).split([self.d_inner, self.d_inner + 2 * self.n, self.h], -1)
+        z, xbc, dt = self.in_proj(u).to(u.dtype).split([self.d_inner, self.d_inner + 2 * self.n, self.h], -1)
         recent = torch.cat([recent, xbc.unsqueeze(1)], 1)
         xbc = F.silu((recent * self.conv1d.weight[:, 0].t()).sum(1) + self.conv1d.bias)
         x, b_in, c_out = xbc.split([self.d_inner, self.n, self.n], -1)
@@ -231,7 +151,7 @@ class Mixer(nn.Module):
         decay = torch.exp(-dt * self.A_log.exp())[..., None, None]
         s = s * decay + (dt.unsqueeze(-1) * x).unsqueeze(-1) * b_in[:, None, None]
         y = (s * c_out[:, None, None]).sum(-1) + x * self.D.unsqueeze(-1)
-        return self.out_proj(self.norm(y.reshape(*z.shape) * F.silu(z))), (recent[:, 1:], s)
+        return self.out_proj(self.norm(y.reshape(*z.shape) * F.silu(z))).to(u.dtype), (recent[:, 1:], s)
 
     def empty_state(self, batch):
         k, taps = self.conv1d.weight.shape[0], self.conv1d.weight.shape[2]
@@ -274,17 +194,35 @@ class LanguageModel(nn.Module):
             block.mixer.in_proj.bf16 = block.mixer.out_proj.bf16 = bf16
         return self
 
-    def forward(self, ids, labels=None):
-        """ids [b,l] -> logits [b,l,vocab_size], or with labels [b,l] the mean cross-entropy.
-        The rows that only pad the vocabulary are cut off."""
+    def hidden(self, ids):
+        """ids [b,l] -> what the head is given [b,l,d], and the head [vocab_size,d] without the rows that only pad it."""
         r = self.backbone.embedding(ids)
         for block in self.backbone.layers:
             r = r + block.mixer(block.norm(r))
-        r, weight = self.backbone.norm_f(r), self.lm_head.weight[:self.config.vocab_size]
-        if labels is not None and self.bf16:
-            return LabelLoss.apply(r, weight, labels)
-        logits = Bf16Matmul.apply(r, weight) if self.bf16 else F.linear(r, weight)
-        return logits if labels is None else F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        return self.backbone.norm_f(r), self.lm_head.weight[:self.config.vocab_size]
+
+    def forward(self, ids, labels=None, teacher=None):
+        """ids [b,l] -> logits [b,l,vocab_size]; with labels [b,l], or with the teacher's `hidden(ids)`, the mean
+        cross-entropy against them."""
+        r, head = self.hidden(ids)
+        if labels is None and teacher is None:
+            return Bf16Matmul.apply(r, head).float() if self.bf16 else F.linear(r, head)
+        if self.bf16:
+            return HeadLoss.apply(r, head, labels, *(teacher or ()))
+        wanted = labels.flatten() if teacher is None else F.softmax(F.linear(*teacher), -1).flatten(0, 1)
+        return F.cross_entropy(F.linear(r, head).flatten(0, 1), wanted)
+
+    @torch.no_grad()
+    def adopt(self, other):
+        """Starts from the weights of another model of the same shape; a 1-bit model takes the signs and the mean scales of a
+        dense one."""
+        tensors = other.state_dict()
+        if self.binary and not other.binary:
+            for name in [name for name in tensors if name.endswith("_proj.weight")]:
+                scale, bias = column_scales(tensors[name])
+                tensors[name] = tensors[name] - bias
+                tensors[name[:-6] + "wscale"], tensors[name[:-6] + "wbias"] = scale, bias
+        self.load_state_dict(tensors)
 
     @torch.no_grad()
     def step(self, ids, states=None):

@@ -19,7 +19,9 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import data
 import model as m
 import plot
+import scan
 import train
+from head import HeadLoss
 
 torch.set_num_threads(1)
 
@@ -32,19 +34,52 @@ class Forms(unittest.TestCase):
     def setUp(self):
         torch.manual_seed(0)
 
-    def test_scan_equals_recurrence(self):
-        for length in (1, 2, 7, 8, 9, 16, 25):
-            b, h, p, n = 2, 3, 4, 5
-            x, dt = torch.randn(b, length, h, p).double(), torch.rand(b, length, h).double()
-            a = -torch.rand(h).double() * 16
-            b_in, c_out = torch.randn(2, b, length, n).double()
-            state, want = torch.zeros(b, h, p, n).double(), []
-            for t in range(length):
-                state = state * torch.exp(dt[:, t] * a)[..., None, None]
-                state = state + (dt[:, t, :, None] * x[:, t])[..., None] * b_in[:, t, None, None]
-                want.append((state * c_out[:, t, None, None]).sum(-1))
-            got = m.scan(x, dt, a, b_in, c_out, chunk=8)
-            self.assertLess((got - torch.stack(want, 1)).abs().max().item(), 1e-12, f"length {length}")
+    def test_mixing_and_its_gradients_equal_the_recurrence(self):
+        h, p, n = 2, 3, 4
+        for length in (1, 2, 3, 4, 8, 12):  # shorter than the taps as well
+            rows = torch.randn(2, length, 2 * h * p + 2 * n + h).double()
+            w, bias = torch.randn(h * p + 2 * n, 4).double(), torch.randn(h * p + 2 * n).double()
+            dt_bias, a, skip = torch.randn(h).double(), -torch.rand(h).double() * 4, torch.randn(h).double()
+            inputs = [rows, w, bias, dt_bias, a, skip, torch.randn(h * p).double()]
+            for tensor in inputs:
+                tensor.requires_grad_()
+            chunk = min(length, 4)
+            got, want = scan.Mixing.apply(*inputs, p, chunk, 1e-5), self.slow_mixing(*inputs, p, n)
+            self.assertLess((got - want).abs().max().item(), 1e-12, f"length {length}")
+            grad = torch.randn_like(got)
+            for i, pair in enumerate(zip(torch.autograd.grad(got, inputs, grad), torch.autograd.grad(want, inputs, grad))):
+                self.assertTrue(torch.allclose(*pair, rtol=1e-9, atol=1e-11), f"length {length}, input {i}")
+        self.assertTrue(torch.autograd.gradcheck(lambda *t: scan.Mixing.apply(*t, p, 4, 1e-5), inputs))
+
+    @staticmethod
+    def slow_mixing(rows, w, bias, dt_bias, a, skip, weight, p, n):
+        h, length = len(a), rows.shape[1]
+        z, xbc, dt = rows.split([h * p, h * p + 2 * n, h], -1)
+        xbc = F.conv1d(F.pad(xbc.transpose(1, 2), (3, 0)), w.unsqueeze(1), bias, groups=len(w)).transpose(1, 2)
+        x, b_in, c_out = F.silu(xbc).split([h * p, n, n], -1)
+        x, dt = x.unflatten(-1, (h, p)), F.softplus(dt + dt_bias)
+        state, y = torch.zeros(len(rows), h, p, n).double(), []
+        for t in range(length):
+            state = state * torch.exp(dt[:, t] * a)[..., None, None]
+            state = state + (dt[:, t, :, None] * x[:, t])[..., None] * b_in[:, t, None, None]
+            y.append((state * c_out[:, t, None, None]).sum(-1))
+        y = (torch.stack(y, 1) + skip.unsqueeze(-1) * x).flatten(-2) * F.silu(z)
+        return y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + 1e-5) * weight
+
+    def test_large_decays_neither_overflow_nor_spoil_gradients(self):
+        rows = torch.randn(1, 64, 2 * 8 + 2 * 4 + 2)
+        rows[..., -2:] += torch.tensor([60.0, -200.0])  # dt of 60, and dt = 0
+        ends = [torch.randn(16, 4), torch.randn(16), torch.zeros(2), torch.tensor([-16.0, -1.0]), torch.ones(2), torch.ones(8)]
+        inputs = [t.requires_grad_() for t in (rows, *ends)]
+        y = scan.Mixing.apply(*inputs, 4, 32, 1e-5)
+        for tensor in (y, *torch.autograd.grad(y.sum(), inputs)):
+            self.assertTrue(tensor.isfinite().all())
+
+    def test_norm_gradient(self):
+        x, weight = torch.randn(2, 3, 5).double().requires_grad_(), torch.randn(5).double().requires_grad_()
+        self.assertTrue(torch.autograd.gradcheck(lambda *t: scan.Norm.apply(*t, 1e-5), (x, weight)))
+        want = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5) * weight
+        self.assertLess((scan.Norm.apply(x, weight, 1e-5) - want).abs().max().item(), 1e-12)
 
     def test_sequence_equals_steps(self):
         for binary in (False, True):
@@ -56,13 +91,15 @@ class Forms(unittest.TestCase):
             worst = (model(ids) - torch.stack(rows, 1)).abs().max().item()
             self.assertLess(worst, 1e-11, f"binary {binary}")
 
-    def test_conv_gradient(self):
-        for length in (1, 2, 3, 6):  # shorter than the taps as well
-            x = torch.randn(2, length, 3).double().requires_grad_()
-            w, bias = torch.randn(3, 4).double().requires_grad_(), torch.randn(3).double().requires_grad_()
-            self.assertTrue(torch.autograd.gradcheck(m.CausalConv.apply, (x, w, bias)))
-            want = F.conv1d(F.pad(x.transpose(1, 2), (3, 0)), w.unsqueeze(1), bias, groups=3).transpose(1, 2)
-            self.assertLess((m.CausalConv.apply(x, w, bias) - want).abs().max().item(), 1e-12)
+    def test_sequence_equals_steps_in_bf16(self):
+        model = tiny(True).tune(bf16=True, chunk=8)
+        ids, states, rows = torch.randint(0, 50, (2, 21)), None, []
+        with torch.no_grad():
+            want = model(ids)
+            for t in range(21):
+                logits, states = model.step(ids[:, t], states)
+                rows.append(logits)
+        self.assertLess(((want - torch.stack(rows, 1)).norm() / want.norm()).item(), 0.01)
 
     def test_binary_weight_and_its_gradients(self):
         w = torch.randn(6, 4).double().requires_grad_()
@@ -80,14 +117,17 @@ class Forms(unittest.TestCase):
         self.assertTrue(torch.allclose(layer.wbias, w.mean(0, keepdim=True)))
         self.assertTrue(torch.allclose(layer.wscale, (w - w.mean(0)).abs().mean(0, keepdim=True)))
 
-    def test_label_loss_equals_cross_entropy(self):
+    def test_head_loss_equals_cross_entropy(self):
         hidden, labels = torch.randn(2, 150, 16, requires_grad=True), torch.randint(0, 50, (2, 150))
-        weight = torch.randn(50, 16, requires_grad=True)
-        fused = m.LabelLoss.apply(hidden, weight, labels)
-        plain = F.cross_entropy(m.Bf16Matmul.apply(hidden, weight).flatten(0, 1), labels.flatten())
-        self.assertAlmostEqual(fused.item(), plain.item(), places=5)
-        for got, want in zip(torch.autograd.grad(fused, (hidden, weight)), torch.autograd.grad(plain, (hidden, weight))):
-            self.assertLess(((got - want).norm() / want.norm()).item(), 0.01)  # bf16 keeps 8 bits
+        weight, other, its_weight = torch.randn(50, 16, requires_grad=True), torch.randn(2, 150, 8), torch.randn(50, 8)
+        logits = m.Bf16Matmul.apply(hidden, weight).float().flatten(0, 1)
+        wanted = F.softmax(m.Bf16Matmul.apply(other, its_weight).float(), -1).flatten(0, 1)
+        for fused, plain in ((HeadLoss.apply(hidden, weight, labels), F.cross_entropy(logits, labels.flatten())),
+                             (HeadLoss.apply(hidden, weight, None, other, its_weight), F.cross_entropy(logits, wanted))):
+            self.assertAlmostEqual(fused.item(), plain.item(), places=3)
+            want = torch.autograd.grad(plain, (hidden, weight), retain_graph=True)
+            for got, want in zip(torch.autograd.grad(fused, (hidden, weight)), want):
+                self.assertLess(((got - want).norm() / want.norm()).item(), 0.01)  # bf16 keeps 8 bits
 
 
 class Checkpoint(unittest.TestCase):

@@ -30,6 +30,7 @@ def parse_args(argv=None):
     add("--data", required=True, help="folder with train.bin, val.bin, tokenizer.model")
     add("--out", required=True, help="checkpoint folder; if it holds resume.pt the run goes on from there")
     add("--teacher", default="", help="checkpoint folder of a trained model: distil from it instead of the labels")
+    add("--init", default="", help="checkpoint folder of the same shape to start from, dense or 1-bit")
     add("--binary", type=int, default=1, help="1: 1-bit projections; 0: full precision")
     add("--d-model", type=int, default=256)
     add("--n-layer", type=int, default=6)
@@ -88,12 +89,6 @@ class Windows:
             yield self.take([(i * batch + j) * self.length for j in range(batch)])
 
 
-def teacher_loss(logits, teacher_logits):
-    """Cross-entropy against the teacher's whole distribution at every position; no labels."""
-    wanted = F.softmax(teacher_logits.float(), -1)
-    return -(wanted * F.log_softmax(logits.float(), -1)).sum(-1).mean()
-
-
 def learning_rate(step, args):
     """Linear warm-up times a cosine from 1 to 0.1."""
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / args.steps)))
@@ -125,6 +120,8 @@ class Run:
         config = Config(args.d_model, args.n_layer, args.vocab, ssm_cfg={
             "layer": "Mamba2", "d_state": args.d_state, "headdim": args.headdim})
         self.model = LanguageModel(config, bool(args.binary)).tune(not args.fp32, args.chunk).to(device)
+        if args.init:
+            self.model.adopt(LanguageModel.load(args.init))
         self.optimizer = make_optimizer(self.model, args, device)
         self.position, self.seconds = 0, 0.0
         self.path = os.path.join(args.out, "resume.pt")
@@ -201,8 +198,8 @@ def main(argv=None):
             group["lr"] = rate
         if teacher:
             with torch.no_grad():
-                wanted = teacher(x)
-            loss = teacher_loss(forward(x), wanted)
+                wanted = teacher.hidden(x)
+            loss = forward(x, teacher=wanted)
         else:
             loss = forward(x, y)
         loss.backward()
