@@ -36,11 +36,17 @@ const sanitizers = () =>
     'int main(void) { return 0; }',
   )
 
-/** @param {string} name a module that some Python on this machine must have */
-const pythonModule = (name) => () => {
+/**
+ * The Python of this machine that has a module, or undefined: Debian's packages are for Debian's own.
+ * @param {string} name
+ */
+export function pythonWith(name) {
   const line = `import importlib.util, sys; sys.exit(importlib.util.find_spec('${name}') is None)`
-  return ['/usr/bin/python3', 'python3'].some((python) => succeeds(python, ['-c', line]))
+  return ['/usr/bin/python3', 'python3'].find((python) => succeeds(python, ['-c', line]))
 }
+
+/** @param {string} name a module that some Python on this machine must have */
+const pythonModule = (name) => () => pythonWith(name) !== undefined
 
 /** The browsers that the tests in tests/browser can drive, in order of preference. */
 export const BROWSERS = ['chromium', 'chromium-browser', 'google-chrome']
@@ -110,6 +116,30 @@ const TOOLS = [
     apt: 'python3-numpy',
     purpose: 'runs the independent reference that the engine is compared with',
     elsewhere: 'https://numpy.org',
+  },
+  {
+    task: 'test',
+    name: 'Python with PyTorch',
+    isThere: pythonModule('torch'),
+    apt: 'python3-torch',
+    purpose: 'runs the tests of the training recipe',
+    elsewhere: 'https://pytorch.org',
+  },
+  {
+    task: 'test',
+    name: 'Python with SentencePiece',
+    isThere: pythonModule('sentencepiece'),
+    apt: 'python3-sentencepiece',
+    purpose: "trains the recipe's tokenizer",
+    elsewhere: 'https://github.com/google/sentencepiece',
+  },
+  {
+    task: 'test',
+    name: 'SentencePiece',
+    isThere: program('spm_train'),
+    apt: 'sentencepiece',
+    purpose: 'says what ids a converted tokenizer must give',
+    elsewhere: 'https://github.com/google/sentencepiece',
   },
   {
     task: 'test',

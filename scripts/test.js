@@ -9,7 +9,7 @@
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { CommandError, ROOT, run, runScript } from './command.js'
-import { setUpNodePackages, setUpTools } from './setup.js'
+import { pythonWith, setUpNodePackages, setUpTools } from './setup.js'
 
 /** No part takes a quarter of this on two cores: a part that does has hung. */
 const LIMIT_MS = 20 * 60000
@@ -32,6 +32,14 @@ function cTests(preset) {
   run('ctest', ['--preset', preset, '--no-tests=error'], { timeoutMs: LIMIT_MS })
 }
 
+/** The tests of the training recipe, as its README runs them. */
+function recipeTests() {
+  const python = pythonWith('torch')
+  if (!python) throw new CommandError('No Python with PyTorch; the part "tools" installs it')
+  const args = ['-m', 'unittest', 'discover', '-s', 'models/training']
+  run(python, args, { env: { OMP_NUM_THREADS: '1' }, timeoutMs: LIMIT_MS })
+}
+
 /** @type {Record<string, () => void>} */
 const PARTS = {
   tools: () => setUpTools('test'),
@@ -43,6 +51,7 @@ const PARTS = {
   wasm: () => cTests('wasm-test'),
   js: () => nodeTests('tests/js'),
   browser: () => nodeTests('tests/browser'),
+  recipe: recipeTests,
 }
 
 /** Nothing can be tested without these. */

@@ -6,7 +6,8 @@ Does not know: the model, or how a batch is drawn.
 The idea: a document's fate depends on its own text alone. One hash of its letters finds duplicates, puts
 documents in order and decides who validates, so adding a file never moves another document across the split.
 
-Writes into --out: tokenizer.model, train.bin, val.bin (uint16, `bos document eos` after one another), data.json.
+Writes into --out: tokenizer.model, train.bin, val.bin (uint16, `bos document eos` after one another), val.txt (the validation
+documents, an empty line between two, for the perplexity protocol), data.json.
 """
 import argparse
 import hashlib
@@ -113,6 +114,15 @@ def write_ids(tokenizer, texts, path):
     return len(ids)
 
 
+def documents(ids):
+    """The documents of an id file (as a list), without bos and eos."""
+    start = 0
+    for end, token in enumerate(ids):
+        if token == EOS:
+            yield ids[start + 1:end]
+            start = end + 1
+
+
 def check(tokenizer, folder):
     """Decodes both id files again and fails if a document is in both, or does not come back whole."""
     seen = {}
@@ -149,6 +159,8 @@ def main():
     for part, texts in (("train", train.values()), ("val", val.values())):
         tokens = write_ids(tokenizer, texts, os.path.join(args.out, part + ".bin"))
         report[part] = {"documents": len(texts), "bytes": sum(len(t.encode()) for t in texts), "tokens": tokens}
+    with open(os.path.join(args.out, "val.txt"), "w", encoding="utf-8", newline="") as file:
+        file.write("\n\n".join(val.values()))
     report["distinct"] = check(tokenizer, args.out)
     with open(os.path.join(args.out, "data.json"), "w") as file:
         json.dump(report, file, indent=2)

@@ -1,4 +1,4 @@
-"""Measures a checkpoint on validation ids and lets it tell stories.
+"""Measures a checkpoint: on validation ids, on a text by the paper's protocol, on names, and by telling stories.
 
 Owns: validation loss in nats per token, perplexity, bits per byte, and sampling at fixed seeds.
 Does not know: how the checkpoint was made, or which documents the ids come from.
@@ -14,7 +14,8 @@ import numpy as np
 import sentencepiece
 import torch
 
-from data import BOS, EOS
+import names
+from data import BOS, EOS, documents
 from model import LanguageModel
 from train import Windows
 
@@ -31,12 +32,18 @@ def validation(model, folder, tokenizer, length, batches):
             "bits_per_byte": round(nats / math.log(2) * len(ids) / size, 4)}
 
 
-def documents(ids):
-    start = 0
-    for end, token in enumerate(ids):
-        if token == EOS:
-            yield ids[start + 1:end]
-            start = end + 1
+@torch.no_grad()
+def protocol(model, tokenizer, text, window):
+    """Perplexity as in the Bi-Mamba paper, and as `bimamba perplexity` computes it: the text tokenized once, BOS before it; windows
+    without overlap, the rest dropped, the state zero at the start of each; exp of the mean over windows of a window's mean loss."""
+    ids = torch.tensor([BOS, *tokenizer.encode(text)])
+    windows = ids[:len(ids) // window * window].view(-1, window)
+    if len(windows) == 0:
+        raise SystemExit(f"the text has {len(ids)} tokens, want at least a window of {window}")
+    losses = [model(part[:, :-1], part[:, 1:]).item() * len(part) for part in windows.split(8)]
+    nats = sum(losses) / len(windows)
+    return {"tokens": len(ids), "windows": len(windows), "window": window, "nats_per_token": round(nats, 5),
+            "perplexity": round(math.exp(nats), 4), "bits_per_byte": round(nats / math.log(2) * len(ids) / len(text.encode()), 5)}
 
 
 def sample(model, tokenizer, prompt, tokens, temperature, top_k, seed):
@@ -59,6 +66,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("checkpoint", help="folder with config.json, pytorch_model.bin, tokenizer.model")
     parser.add_argument("--data", help="folder with val.bin; without it only samples are printed")
+    parser.add_argument("--text", help="UTF-8 file to measure on by the paper's protocol")
+    parser.add_argument("--window", type=int, default=2048, help="tokens in a window, for --text")
+    parser.add_argument("--names", type=int, default=0, help="documents of val.bin on which to measure the loss on names that return")
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--batches", type=int, default=0, help="batches of 8 windows; 0: all")
     parser.add_argument("--fp32", action="store_true", help="no bf16 in the projections")
@@ -74,6 +84,15 @@ def main():
     tokenizer = sentencepiece.SentencePieceProcessor(model_file=os.path.join(args.checkpoint, "tokenizer.model"))
     if args.data:
         print(json.dumps(validation(model, args.data, tokenizer, args.length, args.batches)))
+        if args.names:
+            ids = np.fromfile(os.path.join(args.data, "val.bin"), dtype=np.uint16).tolist()
+            texts = list(documents(ids))[:args.names]
+            loss, count = names.loss_on_repeated(model, tokenizer, texts, BOS)
+            print(json.dumps({"names_that_return": count, "nats": round(loss, 4),
+                              "names_per_story": round(names.per_story(map(tokenizer.decode, texts)), 3)}))
+    if args.text:
+        with open(args.text, encoding="utf-8", newline="") as file:
+            print(json.dumps(protocol(model, tokenizer, file.read(), args.window)))
     model.tune(bf16=False)
     for seed in range(args.samples):
         text = sample(model, tokenizer, args.prompt, args.tokens, args.temperature, args.top_k, seed)

@@ -4,12 +4,20 @@ Owns: finding names in English text, names per story, and the loss on names that
 Does not know: how a text came about, or the list of names in the grammar; it measures any stories alike.
 The idea: a name is a word that is capitalised inside a sentence. A story about two friends has two of them however long it
 is, and a model that forgets brings in new ones. Where a known name returns, the loss says whether the model knew whom it talks about.
+
+    python3 names.py TOLD.jsonl --data WORK/data      names per story, by temperature, beside real stories of the same length
 """
+import argparse
+import json
+import os
 import re
 
 import numpy as np
+import sentencepiece
 import torch
 import torch.nn.functional as F
+
+from data import documents
 
 INSIDE = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]+")  # after a word or a comma: no sentence, no speech begins here
 WORD = re.compile(r"[A-Z][a-z]+")
@@ -58,3 +66,26 @@ def loss_on_repeated(model, tokenizer, documents, bos, longest=512):
             total += loss[[position - 1 for position in wanted]].sum().item()
             count += len(wanted)
     return total / max(count, 1), count
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("told", help="what tell.js printed")
+    parser.add_argument("--data", required=True, help="folder with val.bin and tokenizer.model: the real stories")
+    args = parser.parse_args()
+    told = {}
+    with open(args.told, encoding="utf-8") as file:
+        for row in map(json.loads, file):
+            told.setdefault(row["temperature"], []).append(row["prompt"] + row["text"])
+    tokenizer = sentencepiece.SentencePieceProcessor(model_file=os.path.join(args.data, "tokenizer.model"))
+    ids = np.fromfile(os.path.join(args.data, "val.bin"), dtype=np.uint16).tolist()
+    length = int(np.median([len(text) for texts in told.values() for text in texts]))
+    real = per_story([tokenizer.decode(document)[:length] for document in documents(ids)])
+    print(f"real stories, first {length} characters: {real:.2f} names")
+    for temperature, texts in told.items():
+        mean = per_story(texts)
+        print(f"temperature {temperature}, {len(texts)} stories: {mean:.2f} names, {mean / real:.2f} x real")
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,8 @@ import contextlib
 import io
 import json
 import os
+import socket
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -17,12 +19,17 @@ import torch.nn.functional as F
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import data
+import evaluate
 import model as m
 import plot
+import quantize
 import scan
 import train
 from head import HeadLoss
 
+HERE = os.path.dirname(os.path.abspath(__file__))
+SMALL = ("--d-model 32 --n-layer 2 --d-state 16 --headdim 16 --vocab 48 --length 24 --batch 4 --warmup 5 --steps 40 "
+         "--log-every 5 --val-every 20 --val-batches 2").split()
 torch.set_num_threads(1)
 
 
@@ -168,9 +175,7 @@ class Running(unittest.TestCase):
         return os.path.join(self.folder.name, name)
 
     def train(self, out, *more):
-        arguments = ["--data", self.folder.name, "--out", self.path(out), "--d-model", "32", "--n-layer", "2", "--d-state", "16",
-                     "--headdim", "16", "--vocab", "48", "--length", "24", "--batch", "4", "--warmup", "5", "--steps", "40",
-                     "--log-every", "5", "--val-every", "20", "--val-batches", "2", *more]
+        arguments = ["--data", self.folder.name, "--out", self.path(out), *SMALL, *more]
         with contextlib.redirect_stdout(io.StringIO()):
             train.main(arguments)
         with open(self.path(out + "/log.jsonl")) as file:
@@ -200,6 +205,28 @@ class Running(unittest.TestCase):
         self.assertLess(losses[-1], losses[0] - 0.5)
         self.assertLess(rows[-1]["val_loss"], 3.0)  # without ever seeing a label; guessing has log 48 = 3.87
 
+    def test_starts_from_a_dense_checkpoint(self):
+        self.train("dense", "--binary", "0")
+        self.train("started", "--init", self.path("dense"), "--steps", "1", "--lr", "0")
+        dense, started = (m.LanguageModel.load(self.path(n)).state_dict() for n in ("dense", "started"))
+        for name, tensor in dense.items():
+            want = tensor - tensor.mean(0, keepdim=True) if name.endswith("_proj.weight") else tensor
+            self.assertTrue(torch.equal(started[name], want), name)
+
+    def test_two_processes_train_as_one(self):
+        alone = self.train("alone", "--fp32")
+        arguments = [sys.executable, os.path.join(HERE, "train.py"), "--data", self.folder.name, "--out", self.path("both"), *SMALL, "--fp32"]
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        about = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # what torchrun sets
+        started = [subprocess.Popen(arguments, env={**about, "RANK": str(r), "LOCAL_RANK": str(r)}, stdout=subprocess.DEVNULL)
+                   for r in range(2)]
+        self.assertEqual([process.wait(120) for process in started], [0, 0])
+        with open(self.path("both/log.jsonl")) as file:
+            both = [json.loads(line) for line in file]
+        self.assertAlmostEqual(both[-1]["val_loss"], alone[-1]["val_loss"], places=3)
+
     def test_windows_are_served_once_per_epoch_to_all_ranks(self):
         windows = train.Windows(self.path("train.bin"), 24)
         seen = []
@@ -213,6 +240,54 @@ class Running(unittest.TestCase):
     def test_plot_is_drawn(self):
         self.train("drawn")
         self.assertIn("<polyline", plot.draw(*plot.read(self.path("drawn/log.jsonl"))))
+
+
+class Measuring(unittest.TestCase):
+    def setUp(self):
+        torch.manual_seed(0)
+
+    def test_protocol(self):
+        class Letters:
+            def encode(self, text):
+                return [ord(letter) % 50 for letter in text]
+
+        model, text = tiny(True), "abcdefghijklmnopqrstuvwxyz" * 4 + "\u00e9"  # bos + 105 letters: 5 windows of 20
+        found = evaluate.protocol(model, Letters(), text, 20)
+        ids, losses = torch.tensor([1, *Letters().encode(text)]), []
+        for start in range(0, 100, 20):
+            logits = model(ids[None, start:start + 19])[0]
+            losses.append(F.cross_entropy(logits, ids[start + 1:start + 20]).item())
+        nats = sum(losses) / 5
+        self.assertEqual((found["windows"], found["tokens"]), (5, 106))
+        self.assertAlmostEqual(found["nats_per_token"], nats, places=4)
+        self.assertAlmostEqual(found["bits_per_byte"], nats / np.log(2) * 106 / 106, places=4)
+
+    def test_sign_is_the_one_bit_form(self):
+        dense = tiny(False)
+        weight = dense.backbone.layers[0].mixer.in_proj.weight.detach().clone()
+        shrunk = quantize.shrink(dense, "sign", 1, [])
+        layer = shrunk.backbone.layers[0].mixer.in_proj
+        want = (weight - weight.mean(0)).sign() * (weight - weight.mean(0)).abs().mean(0) + weight.mean(0)
+        self.assertTrue(torch.allclose(m.Binarize.apply(layer.weight, layer.wscale, layer.wbias), want, atol=1e-6))
+        with tempfile.TemporaryDirectory() as folder:
+            shrunk.save(folder)
+            self.assertTrue(m.LanguageModel.load(folder).binary)
+
+    def test_gptq_keeps_outputs_better_than_rounding(self):
+        x, weight = torch.randn(400, 128) @ torch.randn(128, 128), torch.randn(20, 128)
+        for bits in (2, 3):
+            near, better = quantize.round_nearest(weight, bits), quantize.gptq(weight, x.t() @ x, bits)
+            for rounded in (near, better):
+                self.assertLessEqual(max(len(group.unique()) for row in rounded for group in row.split(quantize.GROUP)), 2 ** bits)
+            errors = [((rounded - weight) @ x.t()).norm().item() for rounded in (near, better)]
+            self.assertLess(errors[1], 0.8 * errors[0])
+
+    def test_grams_are_those_of_the_inputs(self):
+        model, ids = tiny(False), torch.randint(0, 50, (2, 9))
+        grams = quantize.input_grams(model, [ids, ids])
+        first = model.backbone.layers[0]
+        rows = first.norm(model.backbone.embedding(ids)).flatten(0, 1)
+        self.assertTrue(torch.allclose(grams["backbone.layers.0.mixer.in_proj"], 2 * rows.t() @ rows, atol=1e-5))
 
 
 class Documents(unittest.TestCase):
