@@ -239,7 +239,8 @@ class Running(unittest.TestCase):
 
     def test_plot_is_drawn(self):
         self.train("drawn")
-        self.assertIn("<polyline", plot.draw(*plot.read(self.path("drawn/log.jsonl"))))
+        drawn = plot.draw({"drawn": plot.read(self.path("drawn/log.jsonl"))})
+        self.assertEqual(drawn.count("<polyline"), 2)
 
 
 class Measuring(unittest.TestCase):
