@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 
 import numpy as np
 import sentencepiece
@@ -147,6 +148,7 @@ def main():
     parser.add_argument("folder", help="folder of *.md files of prompt<start>text<end> records")
     parser.add_argument("--out", required=True, help="work folder, outside the repository")
     parser.add_argument("--kinds", nargs="*", default=list(KINDS))
+    parser.add_argument("--tokenizer", help="folder with a tokenizer.model to take instead of training one")
     parser.add_argument("--pieces", type=int, default=4096)
     parser.add_argument("--val-permille", type=int, default=20)
     parser.add_argument("--sample-bytes", type=int, default=12_000_000, help="text the tokenizer is trained on")
@@ -154,7 +156,11 @@ def main():
     os.makedirs(args.out, exist_ok=True)
     documents, dropped, double = collect(args.folder, set(args.kinds))
     train, val = split(documents, args.val_permille)
-    tokenizer = train_tokenizer(train.values(), os.path.join(args.out, "tokenizer"), args.pieces, args.sample_bytes)
+    if args.tokenizer:
+        path = shutil.copy(os.path.join(args.tokenizer, "tokenizer.model"), args.out)
+        tokenizer = sentencepiece.SentencePieceProcessor(model_file=path)
+    else:
+        tokenizer = train_tokenizer(train.values(), os.path.join(args.out, "tokenizer"), args.pieces, args.sample_bytes)
     report = {"kinds": args.kinds, "dropped": dropped, "duplicates": double}
     for part, texts in (("train", train.values()), ("val", val.values())):
         tokens = write_ids(tokenizer, texts, os.path.join(args.out, part + ".bin"))

@@ -4,8 +4,9 @@ Owns: the grammar's notation and the cast of a story. Does not know: tokens, mod
 The idea: a story draws each of its facts once. Every <color> and every repeated choice of one story is the same, so its
 names and events agree with each other however the sentences are combined.
 
-The grammar: `list NAME: a|b` (or words with spaces between); then `opening`, `plot NAME` and `closing`, each with its text.
-A story is one of each, joined by empty lines.
+The grammar: `list NAME: a|b` (or words with spaces between); then `opening`, `plot NAME` and `closing`, each with its text, and
+`talk` with lines. A story is one opening, plot and closing, joined by empty lines. A talk is some of the lines in any order: hardly a
+story, but a name every third word, from which a small model learns sooner that names come back.
   {a|b|}      one of the alternatives. A later group with the same number of alternatives, each a part of its
               counterpart in the earlier one ({a lamp|a candle} ... {lamp|candle}), takes the same turn.
   <color>     an entry of a list, the same one throughout the story; <color2> is another one.
@@ -27,7 +28,7 @@ GROUP = re.compile(r"\{([^{}]*)\}")
 SLOT = re.compile(r"<([A-Za-z]+)(?:\.([a-z]+))?(2?)>")
 FRIEND = re.compile(r"<[Ff](?:[.>]|h)")
 ARTICLE = re.compile(r"\b([Aa]) (?=[aeiou](?!ne\b|ni|se))")
-HEAD = re.compile(r"(list|opening|plot|closing)\b *([^:\n]*)(?:: *(.*))?$")
+HEAD = re.compile(r"(list|opening|plot|closing|talk)\b *([^:\n]*)(?:: *(.*))?$")
 PRONOUNS = {"girl": ("she", "her", "her", "herself"), "boy": ("he", "him", "his", "himself")}
 ELDERS = ("mother", "father", "grandmother", "grandfather", "aunt", "uncle")
 EVERYONE = ("everyone", "everybody", "the whole village")
@@ -39,11 +40,11 @@ AGES = ("five", "six", "seven", "eight", "nine", "ten")
 
 
 class Grammar:
-    """lists {name: [entry]}, openings [text], plots {name: text}, closings [text]."""
+    """lists {name: [entry]}, openings [text], plots {name: text}, closings [text], lines of talk [text]."""
 
     def __init__(self, path=GRAMMAR):
         self.lists = {"elder": list(ELDERS), "everyone": list(EVERYONE), "my": ["my"]}
-        parts = {"opening": [], "plot": [], "closing": []}
+        parts = {"opening": [], "plot": [], "closing": [], "talk": []}
         with open(path, encoding="utf-8") as file:
             for line in file.read().split("\n"):
                 match = HEAD.match(line)
@@ -57,6 +58,7 @@ class Grammar:
         self.openings = [joined(text) for _, text in parts["opening"]]
         self.plots = {name: joined(text) for name, text in parts["plot"]}
         self.closings = [joined(text) for _, text in parts["closing"]]
+        self.talk = joined(parts["talk"][0][1]).split("\n")
 
 
 def joined(lines):
@@ -144,17 +146,23 @@ def story(grammar, rng):
     return name, Story(grammar, rng).tell("\n\n".join(parts))
 
 
+def talk(grammar, rng):
+    lines = rng.sample(grammar.talk, rng.randint(9, 16))
+    return "talk", Story(grammar, rng).tell(" ".join(lines))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", help="file to write, for data.py in a folder of its own")
     parser.add_argument("--count", type=int, default=60000)
+    parser.add_argument("--talks", type=int, default=0, help="so many talks besides")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     grammar, rng = Grammar(), random.Random(args.seed)
     os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
     with open(args.out, "w", encoding="utf-8") as file:
-        for _ in range(args.count):
-            name, text = story(grammar, rng)
+        for make in [story] * args.count + [talk] * args.talks:
+            name, text = make(grammar, rng)
             file.write(f"{name}<start>{text}<end>\n")
 
 

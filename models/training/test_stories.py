@@ -57,6 +57,14 @@ class Grammar(unittest.TestCase):
             if name.startswith("the new one"):
                 self.assertNotRegex(text.split("\n\n")[0], r"friend\b|friends\b|\bcame too\b")
 
+    def test_a_talk_is_between_two(self):
+        rng = random.Random(3)
+        for _ in range(300):
+            _, text = stories.talk(GRAMMAR, rng)
+            self.assertNotRegex(text, r"[{}|<>\n]|  ")
+            self.assertIsNotNone(data.clean(text))
+            self.assertLessEqual(len(names.names_in(text)), 3)
+
     def test_articles(self):
         story = stories.Story(GRAMMAR, random.Random(1))
         self.assertEqual(story.tell("A owl, a orange hat, a used one, a one, a unit, A fox."),

@@ -177,6 +177,7 @@ typedef struct {
 } bm_kernels;
 
 extern const bm_kernels bm_kernels_ref;
+extern const bm_kernels bm_kernels_popcount;
 extern const bm_kernels bm_kernels_table;
 
 /* The variants of this build; [0] is the reference, the last one the default. */
