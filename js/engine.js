@@ -14,6 +14,7 @@ import { loadModel } from './loader.js'
 import { coreCount, mayHaveThreads } from './platform.js'
 import { openSource } from './source.js'
 import { createTokenizer } from './tokenizer.js'
+import { fastestVariant } from './variant-choice.js'
 
 /** @typedef {import('./format.js').PackedHeader} PackedHeader */
 /** @typedef {import('./generate.js').Stats} Stats */
@@ -41,6 +42,7 @@ import { createTokenizer } from './tokenizer.js'
  * @property {number} memoryBytes  of the engine: weights, state and buffers
  * @property {'fast' | 'high' | 'exact'} precision
  * @property {'f32' | 'f16'} state
+ * @property {string} variant      the kernel family
  * @property {number} threads      that were started; how many of them work is found by what tokens cost
  * @property {boolean} hasTokenizer
  * @property {number | null} bosId
@@ -108,10 +110,11 @@ export class Engine {
    */
   static async load(source, options, { onProgress, signal } = {}) {
     signal?.throwIfAborted()
-    const { precision, state, variant, wasmUrl, threads, threadUrl } = options
+    const { precision, state, wasmUrl, threads, threadUrl } = options
     const most = threads === 'auto' ? coreCount() : threads
     const shared = most > 1 && mayHaveThreads()
     const core = await Core.create({ wasm: wasmUrl, shared, signal })
+    const variant = options.variant ?? fastestVariant(core)
     const loaded = await loadModel(core, openSource(source), { variant, onProgress, signal })
     const { model, header, tokenizerJson } = loaded
     // A thread whose script does not come would be awaited for ever.
@@ -127,7 +130,14 @@ export class Engine {
           : await createTokenizer(tokenizerJson, { paddedVocabSize, reservedIds })
       signal?.throwIfAborted()
       const session = model.createSession({ precision, state })
-      return new Engine({ core, model, session, header, tokenizer, options })
+      return new Engine({
+        core,
+        model,
+        session,
+        header,
+        tokenizer,
+        options: { ...options, variant },
+      })
     } catch (error) {
       model.close()
       core.close()
@@ -152,7 +162,7 @@ export class Engine {
       source,
       licence,
     } = this.#header
-    const { precision, state } = this.#options
+    const { precision, state, variant = '' } = this.#options
     const { memoryBytes, threads } = this.#core
     const file = {
       identity,
@@ -165,7 +175,7 @@ export class Engine {
       source,
       licence,
     }
-    return { config, info: { ...file, memoryBytes, precision, state, threads } }
+    return { config, info: { ...file, memoryBytes, precision, state, variant, threads } }
   }
 
   /**

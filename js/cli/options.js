@@ -48,6 +48,7 @@ export const MODEL_OPTIONS = {
     help: `of the computation (default ${CHOICES.precision[0]})`,
   },
   threads: { value: 'N|auto', help: 'that compute, 1 to 64 (default auto); changes no result' },
+  variant: { value: 'NAME', help: 'kernel family (default: the fastest here); changes no result' },
 }
 
 /**
@@ -176,9 +177,14 @@ export function readModelOptions({ values }) {
   checkThreads(threads, '--threads')
   const source = values.get('model')?.[0] ?? DEFAULT_MODEL
   if (source === '') throw new UsageError('--model is empty, want a file or a URL')
+  const variant = values.get('variant')?.[0]
   return {
     source,
-    load: { precision: /** @type {'fast' | 'high' | 'exact'} */ (precision), threads },
+    load: {
+      precision: /** @type {'fast' | 'high' | 'exact'} */ (precision),
+      threads,
+      ...(variant === undefined ? {} : { variant }),
+    },
   }
 }
 

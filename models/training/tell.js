@@ -17,7 +17,9 @@ const { values, positionals } = parseArgs({
     seeds: { type: 'string', default: '5' },
   },
 })
-const prompts = readFileSync(new URL('prompts.txt', import.meta.url), 'utf8').trim().split('\n')
+const prompts = readFileSync(new URL('prompts.txt', import.meta.url), 'utf8')
+  .trim()
+  .split('\n')
 const model = await BiMamba.load(positionals[0])
 
 /** @param {string} prompt @param {number} temperature @param {number} seed */
