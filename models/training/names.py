@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import re
+from bisect import bisect_left
 
 import numpy as np
 import sentencepiece
@@ -37,25 +38,23 @@ def per_story(texts):
 
 
 def repeated(tokenizer, ids):
-    """Positions in ids [l] of one document whose token begins a name that stood before it in the document."""
-    pieces = [tokenizer.id_to_piece(token) for token in ids]
-    text, start = "", {}
-    for position, piece in enumerate(pieces):
-        spaces = len(piece) - len(piece.lstrip("\u2581"))
-        start[len(text) + spaces] = position
+    """Positions in ids [l] of one document whose tokens spell a name that stood before it in the document."""
+    text, start = "", []  # start: where the letters of each token begin
+    for piece in map(tokenizer.id_to_piece, ids):
+        start.append(len(text) + len(piece) - len(piece.lstrip("\u2581")))
         text += "\n" if piece == "<0x0A>" else "?" if piece.startswith("<") else piece.replace("\u2581", " ")
     names, seen, found = names_in(text), set(), []
     for match in WORD.finditer(text):
         if match[0] in names:
-            if match[0] in seen and match.start() in start:
-                found.append(start[match.start()])
+            if match[0] in seen:
+                found += range(bisect_left(start, match.start()), bisect_left(start, match.end()))
             seen.add(match[0])
     return found
 
 
 @torch.no_grad()
 def loss_on_repeated(model, tokenizer, documents, bos, longest=512):
-    """Mean loss in nats of the first token of names that return, and how many there were. documents: lists of ids."""
+    """Mean loss in nats of the tokens of names that return, and how many there were. documents: lists of ids."""
     total, count = 0.0, 0
     for document in documents:
         ids = [bos, *document][:longest]
