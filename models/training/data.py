@@ -23,10 +23,10 @@ BOS, EOS = 1, 2
 KINDS = ("bedtime", "child", "campfire", "stories", "scenes", "food-stories", "slice-of-life")
 RECORD = re.compile(r"<start>(.*?)<end>", re.S)
 FILE_NAME = re.compile(r"^(?:generated|llama)-(.+?)(?:-\d+)?\.md$")
-# Only spelling of the same sign is unified; words and line breaks stay as they are.
+# Only the spelling of the same sign is unified; words and line breaks stay as they are.
 SAME_SIGN = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u00a0": " ", "\u2026": "..."})
-# Marks of layout rather than prose: headings, emphasis, lists, tables, links, code.
 STAGE_DIRECTION = re.compile(r"^\s*\([^()]*\)\s*$\n?", re.M)  # a line that is nothing but one parenthesis: left out
+# Marks of layout rather than prose: headings, emphasis, lists, tables, links, code.
 LAYOUT = re.compile(r"[*#|_`~<>{}\[\]]|^\s*(?:[-+\u2022]|\d+[.)])\s|https?:|^\s*\(|^chapter\b|^\w+:\s*$", re.M | re.I)
 NOT_A_STORY = re.compile(
     r"\b(?:as an ai|language model|i can(?:'t|not) (?:write|create|help)|audiobook|here(?:'s| is) (?:a|the) (?:story|scene))\b", re.I)
@@ -40,7 +40,7 @@ def kind_of(name):
 
 def read_records(folder, kinds):
     """Texts of every record in the files of the wanted kinds, or in all files where no name says a kind."""
-    names = sorted(os.listdir(folder))
+    names = sorted(name for name in os.listdir(folder) if name.endswith(".md"))
     if any(kind_of(name) for name in names):
         names = [name for name in names if kind_of(name) in kinds]
     for name in names:
@@ -63,7 +63,7 @@ def clean(text):
 
 
 def digest(text):
-    """A hash that does not see case, spaces or punctuation: near copies share it."""
+    """A hash of the letters: copies that differ only in case, spacing, digits and signs share it."""
     return hashlib.sha256(LETTERS.sub(" ", text.lower()).encode()).hexdigest()
 
 
@@ -124,19 +124,14 @@ def documents(ids):
             start = end + 1
 
 
-def check(tokenizer, folder):
-    """Decodes both id files again and fails if a document is in both, or does not come back whole."""
+def check(tokenizer, folder, expected=None):
+    """Decodes both id files again and fails if a document is in both or, given {part: digests}, did not come back whole."""
     seen = {}
     for part in ("train", "val"):
         ids = np.fromfile(os.path.join(folder, part + ".bin"), dtype=np.uint16).tolist()
-        start, digests = 0, set()
-        for end, token in enumerate(ids):
-            if token == EOS:
-                if ids[start] != BOS:
-                    raise SystemExit(f"{part}.bin: document at {start} does not begin with bos")
-                digests.add(digest(tokenizer.decode(ids[start + 1:end])))
-                start = end + 1
-        seen[part] = digests
+        seen[part] = {digest(tokenizer.decode(document)) for document in documents(ids)}
+        if expected and seen[part] != set(expected[part]):
+            raise SystemExit(f"{part}.bin: {len(seen[part] ^ set(expected[part]))} documents did not come back as they were")
     both = seen["train"] & seen["val"]
     if both:
         raise SystemExit(f"{len(both)} documents are in train.bin and in val.bin")
@@ -153,12 +148,19 @@ def main():
     parser.add_argument("--val-permille", type=int, default=20)
     parser.add_argument("--sample-bytes", type=int, default=12_000_000, help="text the tokenizer is trained on")
     args = parser.parse_args()
+    if not os.path.isdir(args.folder):
+        raise SystemExit(f"{args.folder}: not a folder, want one of *.md files")
     os.makedirs(args.out, exist_ok=True)
-    documents, dropped, double = collect(args.folder, set(args.kinds))
-    train, val = split(documents, args.val_permille)
+    found, dropped, double = collect(args.folder, set(args.kinds))
+    train, val = split(found, args.val_permille)
+    if not train or not val:
+        raise SystemExit(f"{args.folder}: {len(train)} documents to train on and {len(val)} to validate on, {dropped} were dropped")
     if args.tokenizer:
         path = shutil.copy(os.path.join(args.tokenizer, "tokenizer.model"), args.out)
         tokenizer = sentencepiece.SentencePieceProcessor(model_file=path)
+        if (tokenizer.bos_id(), tokenizer.eos_id()) != (BOS, EOS) or len(tokenizer) > 1 << 16:
+            raise SystemExit(f"{path}: bos {tokenizer.bos_id()}, eos {tokenizer.eos_id()}, {len(tokenizer)} pieces; "
+                             f"want {BOS}, {EOS} and at most 65536")
     else:
         tokenizer = train_tokenizer(train.values(), os.path.join(args.out, "tokenizer"), args.pieces, args.sample_bytes)
     report = {"kinds": args.kinds, "dropped": dropped, "duplicates": double}
@@ -167,7 +169,7 @@ def main():
         report[part] = {"documents": len(texts), "bytes": sum(len(t.encode()) for t in texts), "tokens": tokens}
     with open(os.path.join(args.out, "val.txt"), "w", encoding="utf-8", newline="") as file:
         file.write("\n\n".join(val.values()))
-    report["distinct"] = check(tokenizer, args.out)
+    report["distinct"] = check(tokenizer, args.out, {"train": train, "val": val})
     with open(os.path.join(args.out, "data.json"), "w") as file:
         json.dump(report, file, indent=2)
     print(json.dumps(report, indent=2))

@@ -17,7 +17,7 @@ import torch
 import names
 from data import BOS, EOS, documents
 from model import LanguageModel
-from train import Windows
+from windows import Windows
 
 
 @torch.no_grad()
@@ -82,6 +82,8 @@ def main():
     torch.set_flush_denormal(True)
     model = LanguageModel.load(args.checkpoint).tune(not args.fp32).eval()
     tokenizer = sentencepiece.SentencePieceProcessor(model_file=os.path.join(args.checkpoint, "tokenizer.model"))
+    if args.names and not args.data:
+        raise SystemExit("--names needs --data, the documents to measure on")
     if args.data:
         print(json.dumps(validation(model, args.data, tokenizer, args.length, args.batches)))
         if args.names:

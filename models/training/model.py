@@ -216,7 +216,11 @@ class LanguageModel(nn.Module):
     def adopt(self, other):
         """Starts from the weights of another model of the same shape; a 1-bit model takes the signs and the mean scales of a
         dense one."""
-        tensors = other.state_dict()
+        tensors, mine = other.state_dict(), self.state_dict()
+        for name, tensor in tensors.items():
+            if name not in mine or tensor.shape != mine[name].shape:
+                want = tuple(mine[name].shape) if name in mine else "none (a 1-bit checkpoint cannot become a dense model)"
+                raise SystemExit(f"{name} is {tuple(tensor.shape)}, want {want}")
         if self.binary and not other.binary:
             for name in [name for name in tensors if name.endswith("_proj.weight")]:
                 scale, bias = column_scales(tensors[name])
@@ -237,7 +241,7 @@ class LanguageModel(nn.Module):
         return F.linear(self.backbone.norm_f(r), self.lm_head.weight[:self.config.vocab_size]), after
 
     def save(self, folder):
-        """Written beside and renamed, so that a reader never meets half a file."""
+        """The weights are written beside and renamed, so that a reader never meets half of them."""
         os.makedirs(folder, exist_ok=True)
         path = os.path.join(folder, "pytorch_model.bin")
         torch.save({name: t.detach().cpu() for name, t in self.state_dict().items()}, path + ".part")

@@ -23,7 +23,7 @@ from data import documents
 INSIDE = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]+")  # after a word or a comma: no sentence, no speech begins here
 WORD = re.compile(r"[A-Z][a-z]+")
 NOT_NAMES = frozenset(
-    "Monday Tuesday Wednesday Thursday Friday Saturday Sunday January February March April May June July August September "
+    "Monday Tuesday Wednesday Thursday Friday Saturday Sunday January February March April May July August September "
     "October November December Christmas English Mr Mrs Dr Miss".split())
 
 
@@ -41,7 +41,8 @@ def repeated(tokenizer, ids):
     """Positions in ids [l] of one document whose tokens spell a name that stood before it in the document."""
     text, start = "", []  # start: where the letters of each token begin
     for piece in map(tokenizer.id_to_piece, ids):
-        start.append(len(text) + len(piece) - len(piece.lstrip("\u2581")))
+        letters = piece.lstrip("\u2581")
+        start.append(len(text) + (len(piece) - len(letters) if letters else 0))
         text += "\n" if piece == "<0x0A>" else "?" if piece.startswith("<") else piece.replace("\u2581", " ")
     names, seen, found = names_in(text), set(), []
     for match in WORD.finditer(text):
@@ -67,6 +68,11 @@ def loss_on_repeated(model, tokenizer, documents, bos, longest=512):
     return total / max(count, 1), count
 
 
+def cut(text, length):
+    """The first characters of a text, no word cut in two."""
+    return text if len(text) <= length else text[:length].rpartition(" ")[0]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("told", help="what tell.js printed")
@@ -79,10 +85,10 @@ def main():
     tokenizer = sentencepiece.SentencePieceProcessor(model_file=os.path.join(args.data, "tokenizer.model"))
     ids = np.fromfile(os.path.join(args.data, "val.bin"), dtype=np.uint16).tolist()
     length = int(np.median([len(text) for texts in told.values() for text in texts]))
-    real = per_story([tokenizer.decode(document)[:length] for document in documents(ids)])
+    real = per_story([cut(tokenizer.decode(document), length) for document in documents(ids)])
     print(f"real stories, first {length} characters: {real:.2f} names")
     for temperature, texts in told.items():
-        mean = per_story(texts)
+        mean = per_story([cut(text, length) for text in texts])
         print(f"temperature {temperature}, {len(texts)} stories: {mean:.2f} names, {mean / real:.2f} x real")
 
 

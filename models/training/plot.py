@@ -5,6 +5,7 @@ The idea: a polyline needs no plotting library. The last row of a step wins, sin
 logging repeats the steps since its last save.
 """
 import argparse
+import html
 import json
 import os
 
@@ -16,7 +17,10 @@ def read(path):
     """{"train": [(tokens, loss)], "val": [(tokens, loss)]} of a log, in order."""
     curves, per_step = {"train": {}, "val": {}}, 1
     with open(path) as file:
-        for row in map(json.loads, file):
+        for line in file:
+            if not line.endswith("\n"):
+                break  # a run is writing it, or was killed while it did
+            row = json.loads(line)
             if "loss" in row:
                 per_step = row["tokens"] // row["step"]
                 curves["train"][row["step"]] = row["loss"]
@@ -56,7 +60,7 @@ def draw(runs):
         for part, width, strength in (("train", 1, 0.4), ("val", 2, 1)):
             path = " ".join(f"{x(tokens):.1f},{y(loss):.1f}" for tokens, loss in curves[part])
             parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="{width}" opacity="{strength}"/>')
-        parts.append(f'<text x="{WIDTH - RIGHT}" y="{TOP + 14 + 16 * i}" text-anchor="end" fill="{color}">{label}</text>')
+        parts.append(f'<text x="{WIDTH - RIGHT}" y="{TOP + 14 + 16 * i}" text-anchor="end" fill="{color}">{html.escape(label)}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 

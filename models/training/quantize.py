@@ -6,25 +6,25 @@ Owns: three ways to round the projections of a dense model. Does not know: how t
   round  k bits: each group of 64 inputs of a row to the nearest of 2^k levels between its least and its greatest
   gptq   k bits on the same grid, column after column, each column's error spread over those not rounded yet so that the
          outputs on a calibration text change least (Frantar et al., arXiv 2210.17323, without its block form)
-The idea: one pass with hooks collects X^T X of every projection's input; the rest is linear algebra on one matrix at a time.
+The idea: a pass with hooks collects X^T X of a projection's input; the rest is linear algebra on one matrix at a time. On the CPU.
 """
 import argparse
 import os
 import shutil
 
 import torch
-from torch import nn
 
-from model import LanguageModel, Linear, column_scales
-from train import Windows
+from model import LanguageModel, Linear
+from windows import Windows
 
 GROUP = 64  # inputs that share a scale and an offset, both kept in 16 bits: 0.5 bit a weight
 
 
 def grid(weight, bits):
-    """Scale and offset of each row of a group [out,GROUP], so that its values lie on 0 ... 2^bits - 1."""
+    """Scale and offset of each row of a group [out,GROUP], as 16-bit floats keep them: its values lie on 0 ... 2^bits - 1."""
     low, high = weight.amin(1, keepdim=True), weight.amax(1, keepdim=True)
-    return ((high - low) / (2 ** bits - 1)).clamp(min=1e-12), low
+    scale = ((high - low) / (2 ** bits - 1)).clamp(min=1e-6)
+    return scale.half().to(weight.dtype), low.half().to(weight.dtype)
 
 
 def to_grid(weight, scale, low, bits):
@@ -52,39 +52,35 @@ def gptq(weight, gram, bits, damp=0.01):
 
 
 @torch.no_grad()
-def input_grams(model, batches):
-    """{name of a projection: X^T X of its inputs} over the batches of ids."""
+def input_grams(model, layers, batches):
+    """{name: X^T X of its inputs} of some projections {name: layer} over the batches of ids."""
     grams, hooks = {}, []
-    for name, layer in projections(model):
+    for name, layer in layers.items():
         def collect(_layer, inputs, _output, name=name):
             rows = inputs[0].flatten(0, -2)
             grams[name] = grams.get(name, 0) + rows.t() @ rows
         hooks.append(layer.register_forward_hook(collect))
     for ids in batches:
-        model(ids)
+        model.hidden(ids)
     for hook in hooks:
         hook.remove()
     return grams
 
 
-def projections(model):
-    return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, Linear)]
-
-
 @torch.no_grad()
-def shrink(model, method, bits, batches):
-    """Rounds a dense model in place; `sign` makes it a 1-bit model."""
-    grams = input_grams(model, batches) if method == "gptq" else {}
-    for name, layer in projections(model):
-        if method == "sign":
-            scale, bias = column_scales(layer.weight)
-            layer.weight -= bias
-            layer.wscale, layer.wbias, layer.binary = nn.Parameter(scale), nn.Parameter(bias), True
-        elif method == "gptq":
-            layer.weight.copy_(gptq(layer.weight, grams[name], bits))
-        else:
-            layer.weight.copy_(round_nearest(layer.weight, bits))
-    model.binary = method == "sign"
+def shrink(model, method, bits=1, batches=()):
+    """A dense model with its projections rounded; `sign` gives a 1-bit model. gptq goes block by block, each calibrated on what
+    the rounded blocks before it give."""
+    if method == "sign":
+        small = LanguageModel(model.config, binary=True)
+        small.adopt(model)
+        return small
+    for block in model.backbone.layers:
+        layers = {name: layer for name, layer in block.named_modules() if isinstance(layer, Linear)}
+        grams = input_grams(model, layers, batches) if method == "gptq" else {}
+        for name, layer in layers.items():
+            rounded = gptq(layer.weight, grams[name], bits) if method == "gptq" else round_nearest(layer.weight, bits)
+            layer.weight.copy_(rounded)
     return model
 
 

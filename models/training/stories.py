@@ -58,6 +58,7 @@ class Grammar:
         self.openings = [joined(text) for _, text in parts["opening"]]
         self.plots = {name: joined(text) for name, text in parts["plot"]}
         self.closings = [joined(text) for _, text in parts["closing"]]
+        self.lists["words"] = set(re.findall(r"[a-z]+", " ".join([*self.openings, *self.plots.values(), *self.closings]).lower()))
         self.talk = joined(parts["talk"][0][1]).split("\n")
 
 
@@ -66,7 +67,8 @@ def joined(lines):
 
 
 def invented_name(rng):
-    syllables = (rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(rng.choice((1, 2, 2, 2, 3))))
+    """A name of two or three syllables: shorter ones are words too often, and some of those are not for children."""
+    syllables = (rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(rng.choice((2, 2, 2, 3))))
     return "".join(syllables).capitalize()
 
 
@@ -79,6 +81,8 @@ class Character:
         self.name = rng.choice([name for name in lists["pet" if beast else self.sex] if name not in taken])
         if rng.random() < INVENTED:
             self.name = invented_name(rng)
+            while self.name in taken or self.name.lower() in lists["words"]:
+                self.name = invented_name(rng)
         self.trait, self.age = rng.choice(lists["trait"]), rng.choice(AGES)
         self.he, self.him, self.his, self.himself = PRONOUNS[self.sex]
 

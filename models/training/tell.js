@@ -17,21 +17,26 @@ const { values, positionals } = parseArgs({
     seeds: { type: 'string', default: '5' },
   },
 })
+const [tokens, seeds] = [Number(values.tokens), Number(values.seeds)]
+if (positionals.length !== 1 || !(tokens >= 1) || !(seeds >= 0)) {
+  console.error('usage: node tell.js MODEL.safetensors [--tokens N] [--seeds N]')
+  process.exit(2)
+}
 const prompts = readFileSync(new URL('prompts.txt', import.meta.url), 'utf8')
   .trim()
   .split('\n')
-const model = await BiMamba.load(positionals[0])
+const model = await BiMamba.load(String(positionals[0]))
 
 /** @param {string} prompt @param {number} temperature @param {number} seed */
 async function tell(prompt, temperature, seed) {
   let text = ''
-  const options = { maxTokens: Number(values.tokens), temperature, seed }
+  const options = { maxTokens: tokens, temperature, seed }
   for await (const part of model.generate(prompt, options)) text += part
   console.log(JSON.stringify({ prompt, temperature, seed, text }))
 }
 
 for (const prompt of prompts) {
   await tell(prompt, 0, 0)
-  for (let seed = 1; seed <= Number(values.seeds); seed++) await tell(prompt, 0.8, seed)
+  for (let seed = 1; seed <= seeds; seed++) await tell(prompt, 0.8, seed)
 }
 await model.close()

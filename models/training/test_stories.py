@@ -32,7 +32,7 @@ class Grammar(unittest.TestCase):
         for name, plot in GRAMMAR.plots.items():
             for seed in range(20):
                 told = stories.Story(GRAMMAR, random.Random(seed))
-                text = told.tell("\n\n".join((GRAMMAR.openings[seed % len(GRAMMAR.openings)], plot, GRAMMAR.closings[seed % 7])))
+                text = told.tell("\n\n".join((GRAMMAR.openings[seed % len(GRAMMAR.openings)], plot, GRAMMAR.closings[seed % len(GRAMMAR.closings)])))
                 self.assertNotRegex(text, r"[{}|<>]|  | [.,!?]|,\.|\b[Aa] [aeiou](?!ne|ni|se)|\ban [^aeiouh]", f"{name}, seed {seed}")
                 self.assertIsNotNone(data.clean(text), f"{name}, seed {seed}: data.py would drop it")
 
@@ -64,6 +64,14 @@ class Grammar(unittest.TestCase):
             self.assertNotRegex(text, r"[{}|<>\n]|  ")
             self.assertIsNotNone(data.clean(text))
             self.assertLessEqual(len(names.names_in(text)), 3)
+
+    def test_invented_names_are_no_words(self):
+        rng = random.Random(4)
+        invented = {stories.invented_name(rng).lower() for _ in range(5000)}
+        self.assertTrue(all(len(name) >= 4 for name in invented))
+        for seed in range(2000):
+            for character in stories.Story(GRAMMAR, random.Random(seed)).cast.values():
+                self.assertNotIn(character.name.lower(), {"she", "they", "then", "once", "said", "were"})
 
     def test_articles(self):
         story = stories.Story(GRAMMAR, random.Random(1))
