@@ -281,7 +281,7 @@ export class Core {
     if (index < 0) {
       throw new BmError('argument', `variant is '${variant}', want one of ${variants.join(', ')}`)
     }
-    return new CoreModel(this, this.pointer('model_create', index), config)
+    return new CoreModel(this, this.pointer('model_create', index), config, String(variants[index]))
   }
 }
 
@@ -296,11 +296,14 @@ export class CoreModel {
    * @param {Core} core
    * @param {number} handle
    * @param {ModelConfig} config
+   * @param {string} variant
    */
-  constructor(core, handle, config) {
+  constructor(core, handle, config, variant) {
     this.#core = core
     this.#handle = handle
     this.config = config
+    /** The kernel family that lays out the weights. */
+    this.variant = variant
     /** Parts to seal: the embedding, every layer, the final norm with the head. */
     this.parts = config.n_layer + 2
   }

@@ -14,7 +14,6 @@ import { loadModel } from './loader.js'
 import { coreCount, mayHaveThreads } from './platform.js'
 import { openSource } from './source.js'
 import { createTokenizer } from './tokenizer.js'
-import { fastestVariant } from './variant-choice.js'
 
 /** @typedef {import('./format.js').PackedHeader} PackedHeader */
 /** @typedef {import('./generate.js').Stats} Stats */
@@ -110,11 +109,10 @@ export class Engine {
    */
   static async load(source, options, { onProgress, signal } = {}) {
     signal?.throwIfAborted()
-    const { precision, state, wasmUrl, threads, threadUrl } = options
+    const { precision, state, variant, wasmUrl, threads, threadUrl } = options
     const most = threads === 'auto' ? coreCount() : threads
     const shared = most > 1 && mayHaveThreads()
     const core = await Core.create({ wasm: wasmUrl, shared, signal })
-    const variant = options.variant ?? fastestVariant(core)
     const loaded = await loadModel(core, openSource(source), { variant, onProgress, signal })
     const { model, header, tokenizerJson } = loaded
     // A thread whose script does not come would be awaited for ever.
@@ -130,14 +128,7 @@ export class Engine {
           : await createTokenizer(tokenizerJson, { paddedVocabSize, reservedIds })
       signal?.throwIfAborted()
       const session = model.createSession({ precision, state })
-      return new Engine({
-        core,
-        model,
-        session,
-        header,
-        tokenizer,
-        options: { ...options, variant },
-      })
+      return new Engine({ core, model, session, header, tokenizer, options })
     } catch (error) {
       model.close()
       core.close()
@@ -162,7 +153,8 @@ export class Engine {
       source,
       licence,
     } = this.#header
-    const { precision, state, variant = '' } = this.#options
+    const { precision, state } = this.#options
+    const { variant } = this.#model
     const { memoryBytes, threads } = this.#core
     const file = {
       identity,

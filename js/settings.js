@@ -94,8 +94,7 @@ const MAX_IDS = 2 ** 28
  * @property {number | 'auto'} [threads]  that compute, 1 to 64; default 'auto': as many as the machine has, for models that
  *                                        are large enough. 1 where memory cannot be shared: pages that are not
  *                                        cross-origin isolated, and `inline` on a page. No result depends on it
- * @property {string} [variant]           a kernel family by name: 'table', 'popcount' or 'ref'; default: the fastest on this machine,
- *                                        found in a few ms at the first load. No result depends on it
+ * @property {string} [variant]           a kernel family by name: 'table' (the default), 'popcount' or 'ref'. No result depends on it
  * @property {boolean} [inline]           run the engine in this thread instead of a worker; default false
  * @property {string | URL} [wasmUrl]     where bimamba.wasm or bimamba-threads.wasm is; default: in the package
  * @property {string | URL} [workerUrl]   where worker.js is; default: in the package

@@ -20,7 +20,7 @@ import {
 
 /** The model of `--model` when none is given: the one that comes with the package. */
 export const DEFAULT_MODEL = fileURLToPath(
-  new URL('../../models/llama-stories/llama-stories.safetensors', import.meta.url),
+  new URL('../../models/tales/tales.safetensors', import.meta.url),
 )
 
 /** A command line that cannot be understood: exit code 2. */
@@ -48,7 +48,10 @@ export const MODEL_OPTIONS = {
     help: `of the computation (default ${CHOICES.precision[0]})`,
   },
   threads: { value: 'N|auto', help: 'that compute, 1 to 64 (default auto); changes no result' },
-  variant: { value: 'NAME', help: 'kernel family (default: the fastest here); changes no result' },
+  variant: {
+    value: 'NAME',
+    help: 'kernel family: table (default), popcount or ref; changes no result',
+  },
 }
 
 /**
@@ -178,6 +181,7 @@ export function readModelOptions({ values }) {
   const source = values.get('model')?.[0] ?? DEFAULT_MODEL
   if (source === '') throw new UsageError('--model is empty, want a file or a URL')
   const variant = values.get('variant')?.[0]
+  if (variant === '') throw new UsageError('--variant is empty, want the name of a kernel family')
   return {
     source,
     load: {

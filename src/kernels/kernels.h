@@ -80,7 +80,10 @@ typedef struct {
 typedef struct {
     const char *name;
 
-    /* Bytes of a packed sign matrix. rows >= 1, cols % 32 == 0. */
+    /*
+     * Bytes of a packed sign matrix; cols % 32 == 0. Of k * BM_ROWS rows, 0 included, it is also where row
+     * k * BM_ROWS begins: matmul may start there with the rows that are left.
+     */
     uint64_t (*signs_bytes)(size_t rows, size_t cols);
 
     /*

@@ -98,6 +98,7 @@ test('mistakes on the command line are named, and exit with 2', () => {
     2,
     /--precision is "half", want fast, high, exact/,
   )
+  fails(['generate', '--variant', '', 'x'], 2, /--variant is empty/)
   fails(['generate', 'two', 'words'], 2, /unexpected argument 'words'/)
   fails(['generate', '--tokens', '1,x'], 2, /--tokens: 'x' is no token id/)
   fails(['score'], 2, /--tokens is missing/)
@@ -147,6 +148,7 @@ test('every option reaches the model', () => {
   const penalty = run('--temperature', '0', '--repetition-penalty', '100')
   assert.notEqual(penalty.text, greedy.text)
   assert.equal(run('--precision', 'exact').finishReason.length > 0, true)
+  assert.equal(run('--temperature', '0', '--variant', 'popcount').text, greedy.text)
 })
 
 test('the prompt may come from stdin, be empty, or be ids', () => {

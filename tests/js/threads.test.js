@@ -24,6 +24,15 @@ const INDEX = fileURLToPath(new URL('../../js/index.js', import.meta.url))
 /** Rows enough for the product of 16 tokens at once, heads and rows that no number of threads divides. */
 const SHAPE = { n_layer: 2, d_model: 288, d_state: 24, headdim: 32, ngroups: 2, vocab_size: 777 }
 
+/** Threads and kernel family; one thread and tables are what all are compared with. @type {[number, string][]} */
+const TEAMS = [
+  [1, 'table'],
+  [2, 'table'],
+  [3, 'table'],
+  [8, 'table'],
+  [3, 'popcount'],
+]
+
 /** @type {string} */
 let path
 before(async () => {
@@ -39,17 +48,17 @@ describe(`bits, seed ${SEED}`, () => {
         const plain = await openPacked(await Core.create(), path)
         const options = { precision, state, maxChunk: 64 }
         const want = logitsOfParts(plain.model.createSession(options), tokens, PARTS)
-        for (const threads of [1, 2, 3, 8]) {
+        for (const [threads, variant] of TEAMS) {
           const core = await Core.create({ shared: true })
           await core.startTeam(threads)
-          const { model } = await openPacked(core, path)
+          const { model } = await openPacked(core, path, { variant })
           const session = model.createSession(options)
           // More than once: the team tries other sizes as it goes.
           for (let round = 0; round < 3; round++) {
             const got = logitsOfParts(session, tokens, PARTS)
             assert(
               got.every((row, t) => sameBits(row, /** @type {Float32Array} */ (want[t]))),
-              `${threads} threads, round ${round}`,
+              `${threads} threads, ${variant}, round ${round}`,
             )
           }
           model.close()

@@ -1,11 +1,10 @@
 /**
- * The packed model that whole-package tests run: the one that the package ships, or a tiny random one in a checkout
- * that has none.
+ * The packed model that whole-package tests run: the smallest that is shipped, so that loading it costs next to nothing.
  */
 
-import { existsSync } from 'node:fs'
-import { DEFAULT_MODEL } from '../../../js/cli/options.js'
-import { tinyModel } from './tiny-model.js'
+import { fileURLToPath } from 'node:url'
 
 /** The full path of the model file. */
-export const MODEL_FILE = existsSync(DEFAULT_MODEL) ? DEFAULT_MODEL : await tinyModel()
+export const MODEL_FILE = fileURLToPath(
+  new URL('../../../models/tales-nano/tales-nano.safetensors', import.meta.url),
+)

@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url'
 
 export const TRAINED =
   process.env.BIMAMBA_MODEL ??
-  fileURLToPath(new URL('../../../models/llama-stories/llama-stories.safetensors', import.meta.url))
+  fileURLToPath(new URL('../../../models/tales/tales.safetensors', import.meta.url))
 
 /** @returns {false | string} why tests of the trained model are skipped, as node:test wants it */
 export function missingTrained() {
