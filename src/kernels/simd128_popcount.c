@@ -6,8 +6,8 @@
  * "and" and a count of 128 columns at a time. BM_FAST has 8 planes; BM_HIGH has 14, as two halves of 7
  * whose counts fit 16 bits. The signed sum is twice that less the sum of all q.
  *
- * On x86-64 engines lower popcnt to ten instructions and the tables are 3.4 times as fast; on ARM it is one
- * (not measured). No carry-save adders: a group of 256 columns is two vectors, and groups do not add up
+ * On x86-64 engines lower popcnt to ten instructions, and a 780M token takes 43 ms against 15 by tables; on
+ * ARM it is one instruction (not measured). No carry-save adders: a group of 256 columns is two vectors, and groups do not add up
  * before their scales do.
  *
  * Layout of w: the file's rows, each padded to whole groups of columns, and their number to 4.

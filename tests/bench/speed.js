@@ -1,8 +1,8 @@
 /**
- * `npm run bench -- [780M|1.3B|2.7B] [--precision fast] [--state f32] [--rounds 7] [--threads N ...] [--wasm FILE ...]`:
+ * `npm run bench -- [780M|1.3B|2.7B] [--precision fast] [--state f32] [--rounds 7] [--threads N ...] [--variant NAME ...] [--wasm FILE ...]`:
  * decode and prefill speed of the engine on a random model of a true shape, without text around it.
  *
- * Owns the shapes, the random weights and the timing. Several numbers of threads and several modules are timed in turn, round
+ * Owns the shapes, the random weights and the timing. Numbers of threads, kernel families and modules are timed in turn, round
  * by round, because a shared machine drifts: compare the ratios of one run, not numbers of different runs. Prints one
  * JSON line a row: medians and best times in ms a token, tokens per second, and the bytes that a token must move.
  */
@@ -70,9 +70,10 @@ const FLOAT_RANGES = /** @type {[RegExp, number, number][]} */ ([
 /**
  * @param {Core} core
  * @param {ModelConfig} config
+ * @param {string} variant
  */
-function randomModel(core, config) {
-  const model = core.createModel(config)
+function randomModel(core, config, variant) {
+  const model = core.createModel(config, { variant })
   const noise = randomBytes(1 << 20)
   core.tensors(config).forEach(({ name, dtype, sizeBytes }, index) => {
     if (dtype === 'F32') {
@@ -134,31 +135,42 @@ const { values, positionals } = parseArgs({
     rounds: { type: 'string', default: '7' },
     chunk: { type: 'string', default: '64' },
     threads: { type: 'string', multiple: true, default: ['1'] },
+    variant: { type: 'string', multiple: true, default: ['table'] },
     wasm: { type: 'string', multiple: true },
   },
 })
 const shape = positionals[0] ?? '780M'
 const config = configOf(shape)
-const variants = values.threads.flatMap((threads) => {
+const setups = values.threads.flatMap((threads) => {
   const own = Number(threads) > 1 ? 'dist/bimamba-threads.wasm' : 'dist/bimamba.wasm'
-  return (values.wasm ?? [own]).map((file) => ({ file, threads: Number(threads) }))
+  const files = values.wasm ?? [own]
+  return files.flatMap((file) =>
+    values.variant.map((variant) => ({ file, variant, threads: Number(threads) })),
+  )
 })
 const runs = []
-for (const { file, threads } of variants) {
+for (const { file, variant, threads } of setups) {
   const core = await Core.create({ wasm: readFileSync(file) })
   await core.startTeam(threads)
-  const session = randomModel(core, config).createSession({
+  const session = randomModel(core, config, variant).createSession({
     precision: /** @type {import('../../js/core.js').Precision} */ (values.precision),
     state: /** @type {import('../../js/core.js').StateType} */ (values.state),
     maxChunk: Number(values.chunk),
   })
   round(session) // the engine's optimising compiler replaces the kernels while they run
-  runs.push({ file, threads, core, session, times: /** @type {ReturnType<typeof round>[]} */ ([]) })
+  runs.push({
+    file,
+    variant,
+    threads,
+    core,
+    session,
+    times: /** @type {ReturnType<typeof round>[]} */ ([]),
+  })
 }
 for (let i = 0; i < Number(values.rounds); i++) {
   for (const run of runs) run.times.push(round(run.session))
 }
-for (const { file, threads, core, times } of runs) {
+for (const { file, variant, threads, core, times } of runs) {
   const bytes = bytesPerToken(core, config, values.state)
   const token = times.map(({ decode, head }) => decode + head)
   const ms = median(token)
@@ -166,6 +178,7 @@ for (const { file, threads, core, times } of runs) {
     JSON.stringify({
       shape,
       wasm: file,
+      variant,
       threads,
       precision: values.precision,
       state: values.state,
