@@ -26,7 +26,7 @@ const NEEDED = [
   /^js\/([a-z]+\/)?[a-z0-9-]+\.(js|wgsl)$/,
   /^dist\/(bimamba(-threads)?\.wasm|tokenizers\.mjs|tokenizers\.LICENSE)$/,
   /^dist\/types\/([a-z]+\/)?[a-z0-9-]+\.d\.ts$/,
-  /^models\/(?!training)[a-z0-9-]+\/([a-z0-9-]+\.safetensors|LICENSE|NOTICE|README\.md)$/,
+  /^models\/(?!training)[a-z0-9-]+\/([a-z0-9-]+\.safetensors|LICENSE|NOTICE|README\.md|curves\.svg)$/,
 ]
 
 /** @type {Awaited<ReturnType<typeof installPackage>>} */
