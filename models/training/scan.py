@@ -112,7 +112,8 @@ def scan_backward(grad, y, xbc, dt, a, p, chunk, states):
     Write y[t] = sum over s of W[t,s] x[s], where W[t,s] for s <= t holds dt[s] exp(sum of dt*a over s+1..t), and let
     G[t,s] = W[t,s] grad[t] . x[s]. The log of dt[s] gets the sum of G over t, that is x[s] . grad_x[s].
     The log decay of token i gets all G with s < i <= t: rows from i on less columns from i on, and sum over
-    rows = grad[t] . y[t]. So neither the decays nor the states need gradients of their own.
+    rows = grad[t] . y[t]. So neither the decays nor the states need gradients of their own. Rows less columns cancel: the
+    products must be true fp32, in TF32 the noise would be larger than the gradient.
     """
     k = Chunks(xbc, dt, a, p, chunk)
     fade = k.fade()  # cheaper than fetching it from memory

@@ -40,7 +40,7 @@ AGES = ("five", "six", "seven", "eight", "nine", "ten")
 
 
 class Grammar:
-    """lists {name: [entry]}, openings [text], plots {name: text}, closings [text], lines of talk [text]."""
+    """lists {name: [entry]}, openings [text], plots {name: text}, closings [text], lines of talk [text], and all words of these."""
 
     def __init__(self, path=GRAMMAR):
         self.lists = {"elder": list(ELDERS), "everyone": list(EVERYONE), "my": ["my"]}
@@ -58,7 +58,7 @@ class Grammar:
         self.openings = [joined(text) for _, text in parts["opening"]]
         self.plots = {name: joined(text) for name, text in parts["plot"]}
         self.closings = [joined(text) for _, text in parts["closing"]]
-        self.lists["words"] = set(re.findall(r"[a-z]+", " ".join([*self.openings, *self.plots.values(), *self.closings]).lower()))
+        self.words = set(re.findall(r"[a-z]+", " ".join([*self.openings, *self.plots.values(), *self.closings]).lower()))
         self.talk = joined(parts["talk"][0][1]).split("\n")
 
 
@@ -75,13 +75,14 @@ def invented_name(rng):
 class Character:
     """A child, or an animal with a child's pronouns. `beast` is None for a child."""
 
-    def __init__(self, rng, lists, beast, taken):
+    def __init__(self, rng, grammar, beast, taken):
+        lists = grammar.lists
         self.sex = rng.choice(("girl", "boy"))
         self.beast = rng.choice(lists["beast"]) if beast else None
         self.name = rng.choice([name for name in lists["pet" if beast else self.sex] if name not in taken])
         if rng.random() < INVENTED:
             self.name = invented_name(rng)
-            while self.name in taken or self.name.lower() in lists["words"]:
+            while self.name in taken or self.name.lower() in grammar.words:
                 self.name = invented_name(rng)
         self.trait, self.age = rng.choice(lists["trait"]), rng.choice(AGES)
         self.he, self.him, self.his, self.himself = PRONOUNS[self.sex]
@@ -102,7 +103,7 @@ class Story:
         animals = rng.choice(((True, True), (False, False), (False, False), (False, True), (True, False)))
         self.cast, taken = {}, set()
         for role, beast in zip("hfp", (*animals, True)):
-            self.cast[role] = Character(rng, self.lists, beast, taken)
+            self.cast[role] = Character(rng, grammar, beast, taken)
             taken.add(self.cast[role].name)
 
     def fact(self, name, second):

@@ -187,6 +187,23 @@ extern const bm_kernels bm_kernels_table;
 extern const bm_kernels *const bm_kernels_all[];
 extern const size_t bm_kernels_count;
 
+/* Sign i of a row in file form. */
+static inline bool bm_is_plus(const uint8_t *row, size_t i) {
+    return row[i / 8] >> (i % 8) & 1;
+}
+
+/* The contract of matmul for BM_EXACT, one row in file form: families without a faster way take it. */
+static inline float bm_dot_signs_f32(const uint8_t *row, const float *x, size_t cols, float c) {
+    float y = c;
+    for (size_t i = 0; i < cols; i += 4) {
+        float term[4];
+        for (size_t k = 0; k < 4; k++)
+            term[k] = bm_is_plus(row, i + k) ? x[i + k] : -x[i + k];
+        y += (term[0] + term[1]) + (term[2] + term[3]);
+    }
+    return y;
+}
+
 /* The contract of norm_scale: NaN, not 0, where the sum of squares overflowed. */
 static inline float bm_rstd(float sum_of_squares, size_t n, float eps) {
     float mean = sum_of_squares / (float)n + eps;

@@ -62,21 +62,6 @@ static void tabulate(void *act, size_t cols, bm_precision precision) {
     (void)precision;
 }
 
-static bool is_plus(const uint8_t *row, size_t i) {
-    return row[i / 8] >> (i % 8) & 1;
-}
-
-static float dot_signs_f32(const uint8_t *row, const float *x, size_t cols, float c) {
-    float y = c;
-    for (size_t i = 0; i < cols; i += 4) {
-        float term[4];
-        for (size_t k = 0; k < 4; k++)
-            term[k] = is_plus(row, i + k) ? x[i + k] : -x[i + k];
-        y += (term[0] + term[1]) + (term[2] + term[3]);
-    }
-    return y;
-}
-
 static float dot_signs_i16(const uint8_t *row, const int16_t *q, const float *d, size_t cols,
                            float c) {
     float y = c;
@@ -84,7 +69,7 @@ static float dot_signs_i16(const uint8_t *row, const int16_t *q, const float *d,
         size_t end = cols - start < BM_GROUP ? cols : start + BM_GROUP;
         int32_t dot = 0;
         for (size_t i = start; i < end; i++)
-            dot += is_plus(row, i) ? q[i] : -q[i];
+            dot += bm_is_plus(row, i) ? q[i] : -q[i];
         y += d[start / BM_GROUP] * (float)dot;
     }
     return y;
@@ -108,7 +93,7 @@ static void matmul(float *restrict y, size_t y_stride, const uint8_t *restrict w
             const uint8_t *row = w + o * (cols / 8);
             y[t * y_stride + o] =
                 precision == BM_EXACT
-                    ? dot_signs_f32(row, values, cols, in->c[t])
+                    ? bm_dot_signs_f32(row, values, cols, in->c[t])
                     : dot_signs_i16(row, values, bm_act_scales(a), cols, in->c[t]);
         }
     }

@@ -6,9 +6,9 @@
  * "and" and a count of 128 columns at a time. BM_FAST has 8 planes; BM_HIGH has 14, as two halves of 7
  * whose counts fit 16 bits. The signed sum is twice that less the sum of all q.
  *
- * On x86-64 engines lower popcnt to ten instructions, and a 780M token takes 43 ms against 15 by tables; on
- * ARM it is one instruction (not measured). No carry-save adders: a group of 256 columns is two vectors, and groups do not add up
- * before their scales do.
+ * On x86-64 engines lower popcnt to ten instructions, and a 780M token takes 43 ms against 15 by tables;
+ * on ARM it is one instruction (not measured). No carry-save adders: a group of 256 columns is two
+ * vectors, and groups do not add up before their scales do.
  *
  * Layout of w: the file's rows, each padded to whole groups of columns, and their number to 4.
  */
@@ -162,18 +162,6 @@ static void rows_integers(float *y, const uint8_t *w, const void *act, size_t co
     wasm_v128_store(y, out);
 }
 
-/* One row with one token: nothing to count in floats. */
-static float row_floats(const uint8_t *signs, const float *x, size_t cols, float c) {
-    float y = c;
-    for (size_t i = 0; i < cols; i += 4) {
-        float term[4];
-        for (size_t k = 0; k < 4; k++)
-            term[k] = signs[i / 8] >> (i % 8 + k) & 1 ? x[i + k] : -x[i + k];
-        y += (term[0] + term[1]) + (term[2] + term[3]);
-    }
-    return y;
-}
-
 static uint64_t matmul_scratch(size_t rows, size_t n, bm_precision precision) {
     (void)rows;
     (void)n;
@@ -190,10 +178,10 @@ static void matmul(float *restrict y, size_t y_stride, const uint8_t *restrict w
             const uint8_t *signs = w + row * row_bytes(cols);
             const void *act = in->act + t * in->stride;
             float *out = y + t * y_stride + row;
-            if (precision == BM_EXACT)
+            if (precision == BM_EXACT) /* nothing to count in floats */
                 for (size_t r = 0; r < ROWS; r++)
-                    out[r] = row_floats(signs + r * row_bytes(cols), bm_act_values(act, cols), cols,
-                                        in->c[t]);
+                    out[r] = bm_dot_signs_f32(signs + r * row_bytes(cols), bm_act_values(act, cols),
+                                              cols, in->c[t]);
             else
                 rows_integers(out, signs, act, cols, in->c[t], precision);
         }

@@ -1,6 +1,7 @@
 /**
- * `npm run bench -- [780M|1.3B|2.7B] [--precision fast] [--state f32] [--rounds 7] [--threads N ...] [--variant NAME ...] [--wasm FILE ...]`:
- * decode and prefill speed of the engine on a random model of a true shape, without text around it.
+ * `npm run bench -- [780M|1.3B|2.7B] [--precision fast] [--state f32] [--rounds 7] [--threads N ...]
+ * [--variant NAME ...] [--wasm FILE ...]`: decode and prefill speed of the engine on a random model of a true shape,
+ * without text around it.
  *
  * Owns the shapes, the random weights and the timing. Numbers of threads, kernel families and modules are timed in turn, round
  * by round, because a shared machine drifts: compare the ratios of one run, not numbers of different runs. Prints one
