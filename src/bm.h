@@ -134,13 +134,16 @@ typedef struct bm_session bm_session;
  */
 typedef enum { BM_FAST, BM_HIGH, BM_EXACT, BM_PRECISION_COUNT } bm_precision;
 
+/* One of the calls that a run consists of; `thread` is below n_threads, and no two at a time have the same. */
+typedef void bm_task(void *arg, size_t index, size_t thread);
+
 /*
- * How a session spreads its work. run(self, task, arg, count) calls task(arg, i) once for every i in
- * [0, count), in any order and on any threads, and returns when all calls have. Work is split by
+ * How a session spreads its work. run(self, task, arg, count) calls task(arg, i, thread) once for every
+ * i in [0, count), in any order and on any threads, and returns when all calls have. Work is split by
  * output, never by sums, so no result depends on the team.
  */
 typedef struct {
-    void (*run)(void *self, void (*task)(void *arg, size_t index), void *arg, size_t count);
+    void (*run)(void *self, bm_task *task, void *arg, size_t count);
     void *self;
     uint32_t n_threads; /* how many tasks can run at once, 1 ... BM_MAX_THREADS */
 } bm_team;

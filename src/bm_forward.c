@@ -3,7 +3,7 @@
  *
  *   r      = embedding[token]
  *   layer:   zxbcdt = in_proj(RMSNorm(r))            prepare_in, then project_in
- *            xBC    = SiLU(conv(xBC))                project_in
+ *            xBC    = SiLU(conv(xBC))                convolve: B and C in mix_shared, x in scan
  *            S      = S exp(dt A) + dt x B^T         scan
  *            y      = S C + D x
  *            y      = RMSNorm(y * SiLU(z))           scan (the gate), then prepare_out
@@ -11,8 +11,9 @@
  *   logits = head(RMSNorm(r))
  *
  * Each step runs over all tokens of the chunk before the next one, so the kernels see many tokens at
- * once and a head's state stays in cache. A step is cut into tasks by what it writes: tokens, ranges of
- * rows, or heads; a task also does what follows on the same rows. What costs time is the kernels'.
+ * once and a head's state stays in cache. A step is cut into tasks by what it writes: tokens, blocks of
+ * rows and tokens, or heads; a task also does what follows on the same numbers. What costs time is the
+ * kernels'.
  */
 #include "bm_forward.h"
 
@@ -26,31 +27,32 @@ typedef struct {
     bm_precision precision;
     size_t index; /* of the layer */
     size_t n;     /* tokens */
-    size_t tasks; /* of a matrix product */
+    size_t parts; /* of the rows of a matrix product */
 } pass;
 
-typedef void step(void *pass, size_t task);
-
-static void run(const bm_team *team, step *task, void *arg, size_t count) {
+static void run(const bm_team *team, bm_task *task, void *arg, size_t count) {
     if (team && count > 1) {
         team->run(team->self, task, arg, count);
         return;
     }
     for (size_t i = 0; i < count; i++)
-        task(arg, i);
+        task(arg, i, 0);
 }
 
-static size_t threads_of(const bm_team *team) {
-    return team ? team->n_threads : 1;
+/* Blocks of BM_TOKENS tokens. */
+static size_t blocks_of(size_t n) {
+    return (n + BM_TOKENS - 1) / BM_TOKENS;
 }
 
 /*
- * Tasks of a matrix product over n tokens. One token's product is short: more tasks than threads even
- * out what a thread loses to other programs. A chunk's is long, and each task makes its own tables.
+ * Into how many parts the rows of a product over n tokens are cut, each of which is a task for every
+ * block of tokens. More tasks than threads even out what a thread loses to other programs; but kernels
+ * prepare each block of tokens anew for each part.
  */
-static size_t tasks_of(const bm_team *team, size_t n) {
-    size_t threads = threads_of(team);
-    return threads == 1 || n > 1 ? threads : 4 * threads;
+static size_t parts_of(const bm_team *team, size_t n) {
+    size_t threads = team ? team->n_threads : 1;
+    size_t tasks = threads == 1 ? 1 : (n == 1 ? 4 : 2) * threads;
+    return (tasks + blocks_of(n) - 1) / blocks_of(n);
 }
 
 typedef struct {
@@ -58,17 +60,17 @@ typedef struct {
     size_t end;
 } range;
 
-/* The share of one task in `rows`, cut at multiples of BM_ROWS; may be empty. */
-static range rows_of_task(size_t rows, size_t task, size_t tasks) {
+/* One part of `rows`, cut at multiples of BM_ROWS; may be empty. */
+static range rows_of_part(size_t rows, size_t part, size_t parts) {
     size_t blocks = (rows + BM_ROWS - 1) / BM_ROWS;
-    size_t end = blocks * (task + 1) / tasks * BM_ROWS;
-    return (range){blocks * task / tasks * BM_ROWS, end < rows ? end : rows};
+    size_t end = blocks * (part + 1) / parts * BM_ROWS;
+    return (range){blocks * part / parts * BM_ROWS, end < rows ? end : rows};
 }
 
-size_t bm_forward_task_rows(size_t rows, const bm_team *team) {
-    size_t blocks = (rows + BM_ROWS - 1) / BM_ROWS;
-    size_t tasks = threads_of(team);
-    return (blocks + tasks - 1) / tasks * BM_ROWS;
+/* Block `index` of the n tokens of a chunk. */
+static range tokens_of_block(size_t n, size_t index) {
+    size_t start = index * BM_TOKENS;
+    return (range){start, n - start < BM_TOKENS ? n : start + BM_TOKENS};
 }
 
 static float *zxbcdt_of(const pass *p, size_t token) {
@@ -77,21 +79,45 @@ static float *zxbcdt_of(const pass *p, size_t token) {
 
 static void prepare(const pass *p, size_t token, const float *x, size_t cols) {
     uint8_t *act = p->scratch->act + token * p->scratch->act_stride;
+    range block = tokens_of_block(p->n, token / BM_TOKENS);
     p->kernels->quantize(act, x, cols, p->precision);
-    p->kernels->tabulate(act, cols, p->precision);
+    if (p->kernels->uses_tables(block.end - block.start, p->precision))
+        p->kernels->tabulate(act, cols, p->precision);
 }
 
-/* Rows `r` of a binary product for all tokens of the chunk; y is row 0 of token 0 of its output. */
-static void multiply(const pass *p, float *y, size_t y_stride, const uint8_t *signs, size_t cols,
-                     range r, size_t task) {
+/* A binary product over the inputs of the chunk. */
+typedef struct {
+    const uint8_t *signs;
+    size_t rows;
+    size_t cols;
+    float *y; /* [n, y_stride] */
+    size_t y_stride;
+} product;
+
+/* What one task computes of a product. Tasks go through the parts of one block of tokens, then the next. */
+typedef struct {
+    range rows;
+    range tokens;
+} share;
+
+static share multiply(const pass *p, const product *m, size_t task, size_t thread) {
     const bm_scratch *s = p->scratch;
-    const bm_inputs inputs = {.act = s->act, .stride = s->act_stride, .c = s->c, .n = p->n};
-    p->kernels->matmul(y + r.start, y_stride, signs + p->kernels->signs_bytes(r.start, cols),
-                       r.end - r.start, cols, &inputs, p->precision,
-                       s->matmul + task * s->matmul_stride);
+    const share own = {.rows = rows_of_part(m->rows, task % p->parts, p->parts),
+                       .tokens = tokens_of_block(p->n, task / p->parts)};
+    const bm_inputs inputs = {.act = s->act + own.tokens.start * s->act_stride,
+                              .stride = s->act_stride,
+                              .c = s->c + own.tokens.start,
+                              .n = own.tokens.end - own.tokens.start};
+    if (own.rows.start < own.rows.end)
+        p->kernels->matmul(m->y + own.tokens.start * m->y_stride + own.rows.start, m->y_stride,
+                           m->signs + p->kernels->signs_bytes(own.rows.start, m->cols),
+                           own.rows.end - own.rows.start, m->cols, &inputs, p->precision,
+                           s->matmul + thread * s->matmul_stride);
+    return own;
 }
 
-static void prepare_in(void *arg, size_t token) {
+static void prepare_in(void *arg, size_t token, size_t thread) {
+    (void)thread;
     const pass *p = arg;
     const bm_scratch *s = p->scratch;
     size_t d_model = p->model->config.d_model;
@@ -121,19 +147,26 @@ static void convolve(const pass *p, range channels) {
     }
 }
 
-/* Rows of in_proj, and the convolution of those that are x, B or C. */
-static void project_in(void *arg, size_t task) {
+static void project_in(void *arg, size_t task, size_t thread) {
     const pass *p = arg;
+    const product in_proj = {.signs = p->layer->in_sign,
+                             .rows = p->model->dims.in_rows,
+                             .cols = p->model->config.d_model,
+                             .y = p->scratch->zxbcdt,
+                             .y_stride = p->scratch->zxbcdt_stride};
+    multiply(p, &in_proj, task, thread);
+}
+
+/* What all heads of a group read: B and C, and the largest |B| of each token. Too little to share. */
+static void mix_shared(const pass *p) {
     const bm_dims *n = &p->model->dims;
-    range r = rows_of_task(n->in_rows, task, p->tasks);
-    if (r.start >= r.end)
-        return;
-    multiply(p, p->scratch->zxbcdt, p->scratch->zxbcdt_stride, p->layer->in_sign,
-             p->model->config.d_model, r, task);
-    size_t first = r.start < n->d_inner ? n->d_inner : r.start;
-    size_t last = n->d_inner + n->conv_dim < r.end ? n->d_inner + n->conv_dim : r.end;
-    if (first < last)
-        convolve(p, (range){first - n->d_inner, last - n->d_inner});
+    size_t groups = p->model->config.ngroups;
+    size_t d_state = p->model->config.d_state;
+    convolve(p, (range){n->d_inner, n->conv_dim});
+    for (size_t t = 0; t < p->n; t++)
+        for (size_t g = 0; g < groups; g++)
+            p->scratch->b_max[t * groups + g] =
+                p->kernels->abs_max(zxbcdt_of(p, t) + 2 * n->d_inner + g * d_state, d_state);
 }
 
 /*
@@ -167,45 +200,66 @@ static float advance_scale(bm_ssm_scale *s, float decay, float increment, scale_
     return scale / fresh;
 }
 
-/* One head over all tokens of the chunk: its state stays in cache. Then its share of the gate. */
-static void scan(void *arg, size_t h) {
+/* One token of one head: dt, and with it what the token does to S and its scale. */
+static bm_scan_step step_of(const pass *p, size_t h, size_t t, bm_ssm_scale *scale) {
+    const bm_config *c = &p->model->config;
+    const bm_dims *n = &p->model->dims;
+    const float *row = zxbcdt_of(p, t);
+    float dt = bm_softplus(row[n->in_rows - n->n_heads + h] + p->layer->dt_bias[h]);
+    dt = dt < c->dt_min ? c->dt_min : dt;
+    dt = c->dt_max < dt ? c->dt_max : dt;
+    float x_max = p->kernels->abs_max(row + n->d_inner + h * c->headdim, c->headdim);
+    /* B's floor keeps x * gain finite where all of B is tiny. */
+    float b_max = p->scratch->b_max[t * c->ngroups + h / n->heads_per_group];
+    float increment = dt * x_max * (b_max < 0x1p-20f ? 0x1p-20f : b_max);
+    float shrink = advance_scale(scale, bm_exp(dt * p->layer->a[h]), increment,
+                                 range_of(p->timeline->ssm_dtype));
+    /* The increment keeps x * gain in range; only beside x = 0 can the quotient overflow. */
+    float gain = dt / scale->scale;
+    return (bm_scan_step){
+        .shrink = shrink, .gain = FLT_MAX < gain ? FLT_MAX : gain, .scale = scale->scale};
+}
+
+/* One head over all tokens of the chunk: its state stays in cache. Its share of conv and gate, too. */
+static void scan(void *arg, size_t h, size_t thread) {
+    (void)thread;
     const pass *p = arg;
     const bm_config *c = &p->model->config;
     const bm_dims *n = &p->model->dims;
     size_t slot = p->index * n->n_heads + h;
-    size_t state_size = (size_t)c->headdim * c->d_state;
-    bm_ssm_scale *scale = &p->timeline->scales[slot];
-    scale_range limits = range_of(p->timeline->ssm_dtype);
-    for (size_t t = 0; t < p->n; t++) {
-        const float *row = zxbcdt_of(p, t);
-        const float *x = row + n->d_inner + h * c->headdim;
+    uint8_t *state = (uint8_t *)p->timeline->ssm +
+                     slot * c->headdim * c->d_state * bm_dtype_size(p->timeline->ssm_dtype);
+    convolve(p, (range){h * c->headdim, (h + 1) * c->headdim});
+    for (size_t block = 0; block < blocks_of(p->n); block++) {
+        range tokens = tokens_of_block(p->n, block);
+        bm_scan_step steps[BM_TOKENS];
+        for (size_t t = tokens.start; t < tokens.end; t++)
+            steps[t - tokens.start] = step_of(p, h, t, &p->timeline->scales[slot]);
+        const float *row = zxbcdt_of(p, tokens.start);
         const float *b = row + 2 * n->d_inner + h / n->heads_per_group * c->d_state;
-        float *y = p->scratch->y + t * n->d_inner + h * c->headdim;
-        float dt = bm_softplus(row[n->in_rows - n->n_heads + h] + p->layer->dt_bias[h]);
-        dt = dt < c->dt_min ? c->dt_min : dt;
-        dt = c->dt_max < dt ? c->dt_max : dt;
-        /* B's floor keeps x * gain finite where all of B is tiny. */
-        float b_max = p->kernels->abs_max(b, c->d_state);
-        float increment =
-            dt * p->kernels->abs_max(x, c->headdim) * (b_max < 0x1p-20f ? 0x1p-20f : b_max);
-        float shrink = advance_scale(scale, bm_exp(dt * p->layer->a[h]), increment, limits);
-        /* The increment keeps x * gain in range; only beside x = 0 can the quotient overflow. */
-        float gain = dt / scale->scale;
-        gain = FLT_MAX < gain ? FLT_MAX : gain;
+        const bm_scan in = {.x = row + n->d_inner + h * c->headdim,
+                            .b = b,
+                            .c = b + n->bc_size,
+                            .stride = p->scratch->zxbcdt_stride,
+                            .step = steps,
+                            .n = tokens.end - tokens.start,
+                            .skip = p->layer->d[h]};
+        float *y = p->scratch->y + tokens.start * n->d_inner + h * c->headdim;
         if (p->timeline->ssm_dtype == BM_F16)
-            p->kernels->scan_f16((uint16_t *)p->timeline->ssm + slot * state_size, y, x, b,
-                                 b + n->bc_size, c->headdim, c->d_state, shrink, gain, scale->scale,
-                                 p->layer->d[h]);
+            p->kernels->scan_f16((uint16_t *)(void *)state, y, n->d_inner, &in, c->headdim,
+                                 c->d_state);
         else
-            p->kernels->scan_f32((float *)p->timeline->ssm + slot * state_size, y, x, b,
-                                 b + n->bc_size, c->headdim, c->d_state, shrink, gain, scale->scale,
-                                 p->layer->d[h]);
-        p->kernels->gate(y, row + h * c->headdim, c->headdim);
+            p->kernels->scan_f32((float *)(void *)state, y, n->d_inner, &in, c->headdim,
+                                 c->d_state);
+        for (size_t t = tokens.start; t < tokens.end; t++)
+            p->kernels->gate(p->scratch->y + t * n->d_inner + h * c->headdim,
+                             zxbcdt_of(p, t) + h * c->headdim, c->headdim);
     }
 }
 
 /* The gate came before the norm, and the norm works on one group of d_inner / ngroups at a time. */
-static void prepare_out(void *arg, size_t token) {
+static void prepare_out(void *arg, size_t token, size_t thread) {
+    (void)thread;
     const pass *p = arg;
     const bm_scratch *s = p->scratch;
     size_t d_inner = p->model->dims.d_inner;
@@ -220,17 +274,19 @@ static void prepare_out(void *arg, size_t token) {
     prepare(p, token, normed, d_inner);
 }
 
-/* Rows of out_proj, added to the residual stream. */
-static void project_out(void *arg, size_t task) {
+/* out_proj, added to the residual stream. */
+static void project_out(void *arg, size_t task, size_t thread) {
     const pass *p = arg;
     const bm_scratch *s = p->scratch;
     size_t d_model = p->model->config.d_model;
-    range r = rows_of_task(d_model, task, p->tasks);
-    if (r.start >= r.end)
-        return;
-    multiply(p, s->out, s->out_stride, p->layer->out_sign, p->model->dims.d_inner, r, task);
-    for (size_t t = 0; t < p->n; t++)
-        for (size_t i = r.start; i < r.end; i++)
+    const product out_proj = {.signs = p->layer->out_sign,
+                              .rows = d_model,
+                              .cols = p->model->dims.d_inner,
+                              .y = s->out,
+                              .y_stride = s->out_stride};
+    share own = multiply(p, &out_proj, task, thread);
+    for (size_t t = own.tokens.start; t < own.tokens.end; t++)
+        for (size_t i = own.rows.start; i < own.rows.end; i++)
             s->r[t * d_model + i] += s->out[t * s->out_stride + i];
 }
 
@@ -245,14 +301,16 @@ void bm_forward(const bm_model *model, bm_precision precision, const bm_team *te
               .timeline = timeline,
               .precision = precision,
               .n = n,
-              .tasks = tasks_of(team, n)};
+              .parts = parts_of(team, n)};
+    size_t product_tasks = p.parts * blocks_of(n);
     for (p.index = 0; p.index < model->config.n_layer; p.index++) {
         p.layer = &model->layers[p.index];
         run(team, prepare_in, &p, n);
-        run(team, project_in, &p, p.tasks);
+        run(team, project_in, &p, product_tasks);
+        mix_shared(&p);
         run(team, scan, &p, model->dims.n_heads);
         run(team, prepare_out, &p, n);
-        run(team, project_out, &p, p.tasks);
+        run(team, project_out, &p, product_tasks);
     }
     for (size_t t = 0; t < n; t++)
         model->kernels->norm_scale(scratch->hidden + t * d_model, scratch->r + t * d_model,
@@ -268,15 +326,16 @@ typedef struct {
     const void *act;     /* input of an int8 head */
     const float *hidden; /* input of any other */
     float *logits;
-    size_t tasks;
+    size_t parts;
 } head_pass;
 
-static void head_rows(void *arg, size_t task) {
+static void head_rows(void *arg, size_t part, size_t thread) {
+    (void)thread;
     const head_pass *p = arg;
     const bm_token_table *head = &p->model->head;
     const bm_kernels *k = p->model->kernels;
     size_t cols = p->model->config.d_model;
-    range r = rows_of_task(p->model->config.vocab_size, task, p->tasks);
+    range r = rows_of_part(p->model->config.vocab_size, part, p->parts);
     if (r.start >= r.end)
         return;
     size_t rows = r.end - r.start;
@@ -303,6 +362,6 @@ void bm_forward_logits(const bm_model *model, bm_precision precision, const bm_t
                    .act = scratch->act,
                    .hidden = hidden,
                    .logits = logits,
-                   .tasks = tasks_of(team, 1)};
-    run(team, head_rows, &p, p.tasks);
+                   .parts = parts_of(team, 1)};
+    run(team, head_rows, &p, p.parts);
 }

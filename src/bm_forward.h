@@ -36,7 +36,7 @@ typedef struct {
     size_t out_stride;
     size_t normed_stride;
     size_t act_stride;    /* bytes a token */
-    size_t matmul_stride; /* bytes a task */
+    size_t matmul_stride; /* bytes a thread */
     float *r;             /* [T, d_model] residual stream */
     float *zxbcdt;        /* [T, zxbcdt_stride] output of in_proj: z, x, B, C, dt */
     float *y;             /* [T, d_inner] output of the SSM, gated */
@@ -44,12 +44,10 @@ typedef struct {
     float *normed;        /* [T, normed_stride] inputs of a binary product */
     uint8_t *act;         /* [T, act_stride] the same, prepared */
     float *c;             /* [T] bias products */
+    float *b_max;         /* [T, ngroups] max |B| */
     uint8_t *matmul;      /* [n_threads, matmul_stride] what the kernels want beside */
     float *hidden;        /* [T, d_model] final normed vectors of the last chunk */
 } bm_scratch;
-
-/* Most rows that one task has of a product over several tokens; its scratch is for so many. */
-size_t bm_forward_task_rows(size_t rows, const bm_team *team);
 
 /* Runs n tokens (ids below vocab_size, n at most T) through all layers; fills scratch->hidden. */
 void bm_forward(const bm_model *model, bm_precision precision, const bm_team *team,

@@ -42,11 +42,6 @@ static size_t act_bytes(const bm_model *m, size_t cols, bm_precision precision) 
     return bm_act_tables_offset(cols, precision) + m->kernels->table_bytes(cols, precision);
 }
 
-static size_t matmul_bytes(const bm_model *m, size_t rows, const bm_session_options *o) {
-    size_t task_rows = bm_forward_task_rows(rows, o->team);
-    return (size_t)m->kernels->matmul_scratch(task_rows, o->max_chunk, o->precision);
-}
-
 static bm_scratch layout_scratch(bm_arena *arena, const bm_model *m, const bm_session_options *o) {
     size_t d_model = m->config.d_model;
     size_t d_inner = m->dims.d_inner;
@@ -58,7 +53,8 @@ static bm_scratch layout_scratch(bm_arena *arena, const bm_model *m, const bm_se
         .act_stride = bm_round_up(
             larger(act_bytes(m, d_model, o->precision), act_bytes(m, d_inner, o->precision)),
             BM_ALIGN),
-        .matmul_stride = larger(matmul_bytes(m, m->dims.in_rows, o), matmul_bytes(m, d_model, o)),
+        .matmul_stride =
+            (size_t)m->kernels->matmul_scratch(larger(m->dims.in_rows, d_model), o->precision),
     };
     s.r = bm_arena_take(arena, (uint64_t)n * d_model, sizeof(float));
     s.zxbcdt = bm_arena_take(arena, (uint64_t)n * s.zxbcdt_stride, sizeof(float));
@@ -67,6 +63,7 @@ static bm_scratch layout_scratch(bm_arena *arena, const bm_model *m, const bm_se
     s.normed = bm_arena_take(arena, (uint64_t)n * s.normed_stride, sizeof(float));
     s.act = bm_arena_take(arena, n, s.act_stride);
     s.c = bm_arena_take(arena, n, sizeof(float));
+    s.b_max = bm_arena_take(arena, (uint64_t)n * m->config.ngroups, sizeof(float));
     s.matmul = bm_arena_take(arena, o->team ? o->team->n_threads : 1, s.matmul_stride);
     s.hidden = bm_arena_take(arena, (uint64_t)n * d_model, sizeof(float));
     return s;

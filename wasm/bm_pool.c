@@ -36,19 +36,19 @@ typedef struct {
     _Atomic bool closing;
     _Atomic bool failed;
     /* The run; read only inside the gate. */
-    _Alignas(64) void (*task)(void *arg, size_t index);
+    _Alignas(64) bm_task *task;
     void *arg;
     size_t count;
 } pool;
 
 static pool shared;
 
-static void work(void) {
+static void work(uint32_t seat) {
     for (;;) {
         size_t i = atomic_fetch_add_explicit(&shared.next, 1, memory_order_relaxed);
         if (i >= shared.count)
             return;
-        shared.task(shared.arg, i);
+        shared.task(shared.arg, i, seat);
     }
 }
 
@@ -71,7 +71,7 @@ static void wait_for_helpers(void) {
     }
 }
 
-static void run(void *self, void (*task)(void *arg, size_t index), void *arg, size_t count) {
+static void run(void *self, bm_task *task, void *arg, size_t count) {
     (void)self;
     shared.task = task;
     shared.arg = arg;
@@ -82,7 +82,7 @@ static void run(void *self, void (*task)(void *arg, size_t index), void *arg, si
         atomic_store(&shared.gate, OPEN);
         wake_helpers();
     }
-    work();
+    work(0);
     if (is_shared)
         wait_for_helpers();
 }
@@ -156,7 +156,7 @@ void bm_pool_join(uint32_t seat) {
     while (!atomic_load(&shared.closing)) {
         bool takes_part = seat < atomic_load(&shared.limit);
         if (takes_part && enter()) {
-            work();
+            work(seat);
             leave();
         }
         seen = next_generation(seen, takes_part);

@@ -17,6 +17,9 @@
 /* Rows of a binary product are computed in blocks: y must have room for bm_round_up(rows, BM_ROWS). */
 enum { BM_ROWS = 64 };
 
+/* Most tokens of one binary product. */
+enum { BM_TOKENS = 16 };
+
 /* Columns that share one scale when activations are quantized; the last group may be shorter. */
 enum { BM_GROUP = 256 };
 
@@ -69,13 +72,31 @@ static inline void *bm_act_tables(const void *act, size_t cols, bm_precision pre
     return (uint8_t *)(uintptr_t)act + bm_act_tables_offset(cols, precision);
 }
 
-/* Prepared inputs of several tokens for one binary product. */
+/* Prepared inputs of the tokens of one binary product. */
 typedef struct {
     const uint8_t *act; /* token t at act + t * stride; x already times the column scale */
     size_t stride;      /* bytes */
     const float *c;     /* [n] dot(column bias, unscaled input): one number shared by all rows */
-    size_t n;           /* tokens */
+    size_t n;           /* tokens, 1 ... BM_TOKENS */
 } bm_inputs;
+
+/* What a token does to the state of a head. */
+typedef struct {
+    float shrink; /* of the stored S; 1 but for a few tokens */
+    float gain;   /* of x */
+    float scale;  /* S is scale times what is stored */
+} bm_scan_step;
+
+/* Inputs of a scan: x [head_dim], B and C [d_state] of token t at t * stride floats. */
+typedef struct {
+    const float *x;
+    const float *b;
+    const float *c;
+    size_t stride;
+    const bm_scan_step *step; /* [n] */
+    size_t n;                 /* tokens */
+    float skip;               /* D */
+} bm_scan;
 
 typedef struct {
     const char *name;
@@ -108,8 +129,11 @@ typedef struct {
     /* Adds what this variant's matmul wants to look up. After quantize, before matmul. */
     void (*tabulate)(void *act, size_t cols, bm_precision precision);
 
-    /* Bytes of scratch that a matmul of up to n tokens wants, aligned to BM_ALIGN. */
-    uint64_t (*matmul_scratch)(size_t rows, size_t n, bm_precision precision);
+    /* Whether a matmul of n tokens reads what tabulate adds; if not, tabulate may be left out. */
+    bool (*uses_tables)(size_t n, bm_precision precision);
+
+    /* Bytes of scratch, aligned to BM_ALIGN, that a matmul of any number of tokens wants. */
+    uint64_t (*matmul_scratch)(size_t rows, bm_precision precision);
 
     /*
      * The binary product of n tokens (Bi-Mamba, FBI-Linear with column scales, arXiv 2407.07093):
@@ -117,7 +141,7 @@ typedef struct {
      *   w    packed signs [rows, cols]
      *   in   x as `act`, and c
      *   y    token t at y + t * y_stride: [bm_round_up(rows, BM_ROWS)] f32, overwritten
-     *   scratch  [matmul_scratch(rows, n, precision)]
+     *   scratch  [matmul_scratch(rows, precision)]
      * BM_FAST, BM_HIGH: y = c, then for each group in order y += d[g] * (float)dot_g with the exact
      * integer dot_g = sum of s * q over the group (|dot_g| < 2^24).
      * BM_EXACT: y = c, then for each 4 columns in order y += (s0 x0 + s1 x1) + (s2 x2 + s3 x3).
@@ -152,20 +176,18 @@ typedef struct {
     float (*abs_max)(const float *x, size_t n);
 
     /*
-     * One token of one head of the selective state space (arXiv 2405.21060, equation 2):
+     * The tokens of one head of the selective state space in order (arXiv 2405.21060, equation 2):
      *   S[p,n] = S[p,n] * shrink + (x[p] * gain) * B[n];   y[p] = scale * sum_n S[p,n] C[n] + skip * x[p]
-     * The sum runs in stripes.
+     * The sum runs in stripes. Token t's y is at y + t * y_stride.
      *   S  [head_dim, d_state] f32, or f16 for scan_f16: there the sum takes S before it is rounded, and
      *      S is stored as binary16, halves rounded away from 0, and 0 where that is below 2^-14;
      *      |S| < 65520, else what is stored is anything.
-     *   x, y [head_dim], y may be x.  B, C [d_state].  head_dim % 4 == 0, d_state % 8 == 0, 16-aligned
+     *   x, y [head_dim].  B, C [d_state].  head_dim % 4 == 0, d_state % 8 == 0, strides % 4 == 0, 16-aligned
      */
-    void (*scan_f32)(float *state, float *y, const float *x, const float *b, const float *c,
-                     size_t head_dim, size_t d_state, float shrink, float gain, float scale,
-                     float skip);
-    void (*scan_f16)(uint16_t *state, float *y, const float *x, const float *b, const float *c,
-                     size_t head_dim, size_t d_state, float shrink, float gain, float scale,
-                     float skip);
+    void (*scan_f32)(float *restrict state, float *restrict y, size_t y_stride, const bm_scan *in,
+                     size_t head_dim, size_t d_state);
+    void (*scan_f16)(uint16_t *restrict state, float *restrict y, size_t y_stride,
+                     const bm_scan *in, size_t head_dim, size_t d_state);
 
     /*
      * logits[v] = scale[v] * sum over groups in order of d[g] * (float)dot_g, dot_g = sum q[i] w[v,i]

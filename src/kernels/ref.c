@@ -75,9 +75,14 @@ static float dot_signs_i16(const uint8_t *row, const int16_t *q, const float *d,
     return y;
 }
 
-static uint64_t matmul_scratch(size_t rows, size_t n, bm_precision precision) {
-    (void)rows;
+static bool uses_tables(size_t n, bm_precision precision) {
     (void)n;
+    (void)precision;
+    return false;
+}
+
+static uint64_t matmul_scratch(size_t rows, bm_precision precision) {
+    (void)rows;
     (void)precision;
     return 0;
 }
@@ -144,18 +149,23 @@ static float abs_max(const float *x, size_t n) {
     return max;
 }
 
-static void scan_f32(float *state, float *y, const float *x, const float *b, const float *c,
-                     size_t head_dim, size_t d_state, float shrink, float gain, float scale,
-                     float skip) {
-    for (size_t p = 0; p < head_dim; p++) {
-        float input = x[p] * gain;
-        float stripes[BM_STRIPES] = {0};
-        for (size_t n = 0; n < d_state; n++) {
-            float s = state[p * d_state + n] * shrink + input * b[n];
-            state[p * d_state + n] = s;
-            stripes[n % BM_STRIPES] += s * c[n];
+static void scan_f32(float *restrict state, float *restrict y, size_t y_stride, const bm_scan *in,
+                     size_t head_dim, size_t d_state) {
+    for (size_t t = 0; t < in->n; t++) {
+        const float *x = in->x + t * in->stride;
+        const float *b = in->b + t * in->stride;
+        const float *c = in->c + t * in->stride;
+        const bm_scan_step *step = &in->step[t];
+        for (size_t p = 0; p < head_dim; p++) {
+            float input = x[p] * step->gain;
+            float stripes[BM_STRIPES] = {0};
+            for (size_t n = 0; n < d_state; n++) {
+                float s = state[p * d_state + n] * step->shrink + input * b[n];
+                state[p * d_state + n] = s;
+                stripes[n % BM_STRIPES] += s * c[n];
+            }
+            y[t * y_stride + p] = step->scale * sum_stripes(stripes) + in->skip * x[p];
         }
-        y[p] = scale * sum_stripes(stripes) + skip * x[p];
     }
 }
 
@@ -167,18 +177,23 @@ static uint16_t state_half(float v) {
     return (uint16_t)((bits >> 16 & 0x8000u) | (magnitude - (112u << 23)) >> 13);
 }
 
-static void scan_f16(uint16_t *state, float *y, const float *x, const float *b, const float *c,
-                     size_t head_dim, size_t d_state, float shrink, float gain, float scale,
-                     float skip) {
-    for (size_t p = 0; p < head_dim; p++) {
-        float input = x[p] * gain;
-        float stripes[BM_STRIPES] = {0};
-        for (size_t n = 0; n < d_state; n++) {
-            float s = bm_half_to_float(state[p * d_state + n]) * shrink + input * b[n];
-            state[p * d_state + n] = state_half(s);
-            stripes[n % BM_STRIPES] += s * c[n];
+static void scan_f16(uint16_t *restrict state, float *restrict y, size_t y_stride,
+                     const bm_scan *in, size_t head_dim, size_t d_state) {
+    for (size_t t = 0; t < in->n; t++) {
+        const float *x = in->x + t * in->stride;
+        const float *b = in->b + t * in->stride;
+        const float *c = in->c + t * in->stride;
+        const bm_scan_step *step = &in->step[t];
+        for (size_t p = 0; p < head_dim; p++) {
+            float input = x[p] * step->gain;
+            float stripes[BM_STRIPES] = {0};
+            for (size_t n = 0; n < d_state; n++) {
+                float s = bm_half_to_float(state[p * d_state + n]) * step->shrink + input * b[n];
+                state[p * d_state + n] = state_half(s);
+                stripes[n % BM_STRIPES] += s * c[n];
+            }
+            y[t * y_stride + p] = step->scale * sum_stripes(stripes) + in->skip * x[p];
         }
-        y[p] = scale * sum_stripes(stripes) + skip * x[p];
     }
 }
 
@@ -232,6 +247,7 @@ const bm_kernels bm_kernels_ref = {
     .table_bytes = table_bytes,
     .quantize = quantize,
     .tabulate = tabulate,
+    .uses_tables = uses_tables,
     .matmul_scratch = matmul_scratch,
     .matmul = matmul,
     .norm_scale = norm_scale,

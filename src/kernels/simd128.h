@@ -17,6 +17,18 @@
 #include <simde/wasm/simd128.h>
 #endif
 
+/*
+ * The same value, which the optimizer may not look through. LLVM 14 would make eight scalar conversions of
+ * "extend i16 lanes, convert to f32", and would load all operands of a long sum before the first addition,
+ * more than an engine has registers for.
+ */
+static inline v128_t bm_v_opaque(v128_t v) {
+#ifdef __wasm_simd128__
+    __asm__ volatile("" : "+r"(v));
+#endif
+    return v;
+}
+
 static inline v128_t bm_v_abs(v128_t x) {
     return wasm_f32x4_abs(x);
 }
@@ -76,12 +88,10 @@ void bm_conv_silu__simd128(float *row, float *const *history, const float *w, si
                            const float *bias, size_t n, size_t d_conv);
 void bm_gate__simd128(float *y, const float *z, size_t n);
 float bm_abs_max__simd128(const float *x, size_t n);
-void bm_scan_f32__simd128(float *state, float *y, const float *x, const float *b, const float *c,
-                          size_t head_dim, size_t d_state, float shrink, float gain, float scale,
-                          float skip);
-void bm_scan_f16__simd128(uint16_t *state, float *y, const float *x, const float *b, const float *c,
-                          size_t head_dim, size_t d_state, float shrink, float gain, float scale,
-                          float skip);
+void bm_scan_f32__simd128(float *restrict state, float *restrict y, size_t y_stride,
+                          const bm_scan *in, size_t head_dim, size_t d_state);
+void bm_scan_f16__simd128(uint16_t *restrict state, float *restrict y, size_t y_stride,
+                          const bm_scan *in, size_t head_dim, size_t d_state);
 void bm_head_i8__simd128(float *logits, const int8_t *w, const float *scale, size_t rows,
                          size_t cols, const void *act, bm_precision precision);
 void bm_head_f32__simd128(float *logits, const float *w, size_t rows, size_t cols, const float *x);

@@ -6,9 +6,6 @@
 
 #include "simd128.h"
 
-/* Tokens of one call. */
-enum { BM_MANY = 16 };
-
 /* Where row r of a block of BM_ROWS keeps its byte, among the 64 of one step of 8 columns. */
 static inline size_t bm_slot_of_row(size_t r) {
     size_t in_vector = r % 16;
@@ -24,7 +21,7 @@ static inline size_t bm_row_of_slot(size_t slot) {
 /* Bytes of scratch, aligned to BM_ALIGN, that a call needs. */
 uint64_t bm_matmul_many_scratch(size_t rows, bm_precision precision);
 
-/* As bm_kernels.matmul with BM_MANY tokens and BM_FAST or BM_HIGH; the inputs' tables are not read. */
+/* As bm_kernels.matmul with BM_FAST or BM_HIGH; no tables are read. */
 void bm_matmul_many__simd128(float *restrict y, size_t y_stride, const uint8_t *restrict w,
                              size_t rows, size_t cols, const bm_inputs *in, bm_precision precision,
                              void *restrict scratch);

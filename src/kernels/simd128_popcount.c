@@ -162,9 +162,13 @@ static void rows_integers(float *y, const uint8_t *w, const void *act, size_t co
     wasm_v128_store(y, out);
 }
 
-static uint64_t matmul_scratch(size_t rows, size_t n, bm_precision precision) {
-    (void)rows;
+static bool uses_tables(size_t n, bm_precision precision) {
     (void)n;
+    return precision != BM_EXACT;
+}
+
+static uint64_t matmul_scratch(size_t rows, bm_precision precision) {
+    (void)rows;
     (void)precision;
     return 0;
 }
@@ -194,6 +198,7 @@ const bm_kernels bm_kernels_popcount = {
     .table_bytes = table_bytes,
     .quantize = bm_quantize__simd128,
     .tabulate = tabulate,
+    .uses_tables = uses_tables,
     .matmul_scratch = matmul_scratch,
     .matmul = matmul,
     .norm_scale = bm_norm_scale__simd128,

@@ -247,27 +247,29 @@ static void block_floats(float *y, const uint8_t *w, const void *act, size_t col
     }
 }
 
-/* Products of 16 tokens at once pay for their tables when this many rows look them up. */
-enum { MANY_ROWS = 512 };
+/* Tables for 16 tokens at once cost less than the products of so many one by one. */
+enum { MANY_FROM = 10 };
 
-static bool takes_many(size_t rows, size_t n, bm_precision precision) {
-    return rows >= MANY_ROWS && n >= BM_MANY && precision != BM_EXACT;
+static bool takes_many(size_t n, bm_precision precision) {
+    return n >= MANY_FROM && precision != BM_EXACT;
 }
 
-static uint64_t matmul_scratch(size_t rows, size_t n, bm_precision precision) {
-    return takes_many(rows, n, precision) ? bm_matmul_many_scratch(rows, precision) : 0;
+static bool uses_tables(size_t n, bm_precision precision) {
+    return !takes_many(n, precision);
+}
+
+static uint64_t matmul_scratch(size_t rows, bm_precision precision) {
+    return precision == BM_EXACT ? 0 : bm_matmul_many_scratch(rows, precision);
 }
 
 static void matmul(float *restrict y, size_t y_stride, const uint8_t *restrict w, size_t rows,
                    size_t cols, const bm_inputs *in, bm_precision precision,
                    void *restrict scratch) {
-    size_t done = 0;
-    for (; takes_many(rows, in->n - done, precision); done += BM_MANY) {
-        bm_inputs some = {in->act + done * in->stride, in->stride, in->c + done, BM_MANY};
-        bm_matmul_many__simd128(y + done * y_stride, y_stride, w, rows, cols, &some, precision,
-                                scratch);
+    if (takes_many(in->n, precision)) {
+        bm_matmul_many__simd128(y, y_stride, w, rows, cols, in, precision, scratch);
+        return;
     }
-    for (size_t t = done; t < in->n; t++) {
+    for (size_t t = 0; t < in->n; t++) {
         const uint8_t *a = in->act + t * in->stride;
         for (size_t row = 0; row < rows; row += BM_ROWS) {
             const uint8_t *block = w + row * (cols / 8);
@@ -287,6 +289,7 @@ const bm_kernels bm_kernels_table = {
     .table_bytes = table_bytes,
     .quantize = bm_quantize__simd128,
     .tabulate = tabulate,
+    .uses_tables = uses_tables,
     .matmul_scratch = matmul_scratch,
     .matmul = matmul,
     .norm_scale = bm_norm_scale__simd128,

@@ -135,15 +135,17 @@ static inline v128_t scan_4(float *at, const float *b, const float *c, v128_t ke
  * Row after row, not several at once, although B and C are then loaded for each: S comes from memory, and
  * the processor fetches ahead of one stream best. Four stripes' sums hide the latency of the additions.
  */
-void bm_scan_f32__simd128(float *state, float *y, const float *x, const float *b, const float *c,
-                          size_t head_dim, size_t d_state, float shrink, float gain, float scale,
-                          float skip) {
-    const v128_t keep = wasm_f32x4_splat(shrink);
+static void scan_token(float *state, float *y, const bm_scan *in, size_t t, size_t head_dim,
+                       size_t d_state) {
+    const float *x = in->x + t * in->stride;
+    const float *b = in->b + t * in->stride;
+    const float *c = in->c + t * in->stride;
+    const v128_t keep = wasm_f32x4_splat(in->step[t].shrink);
     for (size_t p = 0; p < head_dim; p += 4) {
         v128_t sums[4];
         for (size_t k = 0; k < 4; k++) {
             float *row = state + (p + k) * d_state;
-            v128_t input = wasm_f32x4_splat(x[p + k] * gain);
+            v128_t input = wasm_f32x4_splat(x[p + k] * in->step[t].gain);
             v128_t s0 = wasm_f32x4_splat(0.0f);
             v128_t s1 = s0;
             v128_t s2 = s0;
@@ -161,7 +163,93 @@ void bm_scan_f32__simd128(float *state, float *y, const float *x, const float *b
             }
             sums[k] = wasm_f32x4_add(wasm_f32x4_add(s0, s1), wasm_f32x4_add(s2, s3));
         }
-        read_out(y + p, x + p, sums, scale, skip);
+        read_out(y + p, x + p, sums, in->step[t].scale, in->skip);
+    }
+}
+
+/* S * 1 + input * B: what scan_4 stores where nothing shrinks. */
+static inline v128_t add_input(v128_t s, v128_t input, v128_t b) {
+    return wasm_f32x4_add(s, wasm_f32x4_mul(input, b));
+}
+
+/* One stripe vector of the sums of two rows for two tokens, [token][row]. */
+typedef struct {
+    v128_t of[2][2];
+} stripe_pair;
+
+/*
+ * Two tokens in one pass over two rows of S, when neither shrinks it: S is loaded and stored once for
+ * both, B and C once for both rows. One vector of stripes at a time, or the sums would not fit the
+ * engine's registers; `first` is the vector, n where the row ends.
+ */
+static inline stripe_pair scan_pair(float *row0, float *row1, const float *b, const float *c,
+                                    size_t stride, const v128_t input[2][2], size_t first,
+                                    size_t n) {
+    const v128_t zero = wasm_f32x4_splat(0.0f);
+    v128_t sum00 = zero;
+    v128_t sum01 = zero;
+    v128_t sum10 = zero;
+    v128_t sum11 = zero;
+    for (size_t i = first; i < n; i += BM_STRIPES) {
+        v128_t b0 = wasm_v128_load(b + i);
+        v128_t s0 = add_input(wasm_v128_load(row0 + i), input[0][0], b0);
+        v128_t s1 = add_input(wasm_v128_load(row1 + i), input[0][1], b0);
+        v128_t c0 = wasm_v128_load(c + i);
+        sum00 = bm_v_mul_add(s0, c0, sum00);
+        sum01 = bm_v_mul_add(s1, c0, sum01);
+        v128_t b1 = wasm_v128_load(b + stride + i);
+        s0 = add_input(s0, input[1][0], b1);
+        s1 = add_input(s1, input[1][1], b1);
+        wasm_v128_store(row0 + i, s0);
+        wasm_v128_store(row1 + i, s1);
+        v128_t c1 = wasm_v128_load(c + stride + i);
+        sum10 = bm_v_mul_add(s0, c1, sum10);
+        sum11 = bm_v_mul_add(s1, c1, sum11);
+    }
+    return (stripe_pair){{{sum00, sum01}, {sum10, sum11}}};
+}
+
+/* Tokens t and t + 1, which both have shrink == 1. */
+static void scan_two_tokens(float *state, float *y, size_t y_stride, const bm_scan *in, size_t t,
+                            size_t head_dim, size_t d_state) {
+    const float *x = in->x + t * in->stride;
+    const float *b = in->b + t * in->stride;
+    const float *c = in->c + t * in->stride;
+    for (size_t p = 0; p < head_dim; p += 4) {
+        v128_t sums[2][4];
+        for (size_t k = 0; k < 4; k += 2) {
+            v128_t input[2][2];
+            for (size_t token = 0; token < 2; token++)
+                for (size_t r = 0; r < 2; r++)
+                    input[token][r] = wasm_f32x4_splat(x[token * in->stride + p + k + r] *
+                                                       in->step[t + token].gain);
+            float *row = state + (p + k) * d_state;
+            stripe_pair s[4];
+            for (size_t v = 0; v < 4; v++)
+                s[v] = scan_pair(row, row + d_state, b, c, in->stride, input, 4 * v, d_state);
+            for (size_t token = 0; token < 2; token++)
+                for (size_t r = 0; r < 2; r++)
+                    sums[token][k + r] =
+                        wasm_f32x4_add(wasm_f32x4_add(s[0].of[token][r], s[1].of[token][r]),
+                                       wasm_f32x4_add(s[2].of[token][r], s[3].of[token][r]));
+        }
+        for (size_t token = 0; token < 2; token++)
+            read_out(y + token * y_stride + p, x + token * in->stride + p, sums[token],
+                     in->step[t + token].scale, in->skip);
+    }
+}
+
+void bm_scan_f32__simd128(float *restrict state, float *restrict y, size_t y_stride,
+                          const bm_scan *in, size_t head_dim, size_t d_state) {
+    size_t t = 0;
+    while (t < in->n) {
+        bool is_pair =
+            t + 1 < in->n && in->step[t].shrink == 1.0f && in->step[t + 1].shrink == 1.0f;
+        if (is_pair)
+            scan_two_tokens(state, y + t * y_stride, y_stride, in, t, head_dim, d_state);
+        else
+            scan_token(state, y + t * y_stride, in, t, head_dim, d_state);
+        t += is_pair ? 2 : 1;
     }
 }
 
@@ -206,16 +294,18 @@ static inline void scan_8_halves(uint16_t *at, const float *b, const float *c, v
     *sum1 = bm_v_mul_add(high, wasm_v128_load(c + 4), *sum1);
 }
 
-void bm_scan_f16__simd128(uint16_t *state, float *y, const float *x, const float *b, const float *c,
-                          size_t head_dim, size_t d_state, float shrink, float gain, float scale,
-                          float skip) {
+static void scan_token_f16(uint16_t *state, float *y, const bm_scan *in, size_t t, size_t head_dim,
+                           size_t d_state) {
+    const float *x = in->x + t * in->stride;
+    const float *b = in->b + t * in->stride;
+    const float *c = in->c + t * in->stride;
     /* The power of two that a decoded half lacks is in the factor: the product is rounded once. */
-    const v128_t keep = wasm_f32x4_splat(shrink * 0x1p112f);
+    const v128_t keep = wasm_f32x4_splat(in->step[t].shrink * 0x1p112f);
     for (size_t p = 0; p < head_dim; p += 4) {
         v128_t sums[4];
         for (size_t k = 0; k < 4; k++) {
             uint16_t *row = state + (p + k) * d_state;
-            v128_t input = wasm_f32x4_splat(x[p + k] * gain);
+            v128_t input = wasm_f32x4_splat(x[p + k] * in->step[t].gain);
             v128_t s0 = wasm_f32x4_splat(0.0f);
             v128_t s1 = s0;
             v128_t s2 = s0;
@@ -229,8 +319,15 @@ void bm_scan_f16__simd128(uint16_t *state, float *y, const float *x, const float
                 scan_8_halves(row + n, b + n, c + n, keep, input, &s0, &s1);
             sums[k] = wasm_f32x4_add(wasm_f32x4_add(s0, s1), wasm_f32x4_add(s2, s3));
         }
-        read_out(y + p, x + p, sums, scale, skip);
+        read_out(y + p, x + p, sums, in->step[t].scale, in->skip);
     }
+}
+
+/* Token by token: each rounds the state that the next one reads. */
+void bm_scan_f16__simd128(uint16_t *restrict state, float *restrict y, size_t y_stride,
+                          const bm_scan *in, size_t head_dim, size_t d_state) {
+    for (size_t t = 0; t < in->n; t++)
+        scan_token_f16(state, y + t * y_stride, in, t, head_dim, d_state);
 }
 
 /* Exact: at most 256 products below 2^20, summed in i32. n % 16 == 0. */

@@ -338,16 +338,16 @@ static void scan(uint64_t seed) {
     for (size_t v = 0; v < bm_kernels_count; v++) {
         const bm_kernels *k = bm_kernels_all[v];
         for (size_t type = 0; type < 2; type++) {
-            float *y = memcpy(check_floats(h.head_dim), h.x, h.head_dim * sizeof *y);
+            float *y = check_floats(h.head_dim);
             float *wide = memcpy(check_floats(n), h.state, n * sizeof *wide);
             uint16_t *halves = memcpy(check_take_at_16(n * 2), h.halves, n * 2);
             void *state = type == 0 ? (void *)wide : (void *)halves;
+            const bm_scan_step step = {h.shrink, h.gain, h.scale};
+            const bm_scan in = {h.x, h.b, h.c, .step = &step, .n = 1, .skip = h.skip};
             if (type == 0)
-                k->scan_f32(wide, y, v ? y : h.x, h.b, h.c, h.head_dim, h.d_state, h.shrink, h.gain,
-                            h.scale, h.skip); /* y may be x */
+                k->scan_f32(wide, y, 0, &in, h.head_dim, h.d_state);
             else
-                k->scan_f16(halves, y, v ? y : h.x, h.b, h.c, h.head_dim, h.d_state, h.shrink,
-                            h.gain, h.scale, h.skip);
+                k->scan_f16(halves, y, 0, &in, h.head_dim, h.d_state);
             if (v == 0) {
                 first_y[type] = y;
                 first_state[type] = state;
@@ -367,6 +367,65 @@ static void scan(uint64_t seed) {
     }
 }
 
+/* Several tokens at once are the same tokens one by one, by the reference. */
+static void scan_tokens(uint64_t seed) {
+    enum { MAX_TOKENS = 7 };
+    check_random r = check_seed(seed, 7);
+    head h = random_head(&r);
+    size_t n = check_between(&r, 1, MAX_TOKENS);
+    size_t stride = h.head_dim + 2 * h.d_state + 4 * check_between(&r, 0, 2);
+    size_t y_stride = h.head_dim + 4 * check_between(&r, 0, 2);
+    size_t state_size = h.head_dim * h.d_state;
+    float *inputs = check_floats(n * stride);
+    check_fill_normal(&r, inputs, n * stride, 1.0f);
+    bm_scan_step steps[MAX_TOKENS];
+    for (size_t t = 0; t < n; t++)
+        steps[t] =
+            (bm_scan_step){.shrink = check_between(&r, 0, 4) ? 1.0f : check_uniform(&r, 0.0, 1.0),
+                           .gain = check_uniform(&r, 0.0, 2.0),
+                           .scale = check_uniform(&r, 0.5, 2.0)};
+    bm_scan in = {.x = inputs,
+                  .b = inputs + h.head_dim,
+                  .c = inputs + h.head_dim + h.d_state,
+                  .stride = stride,
+                  .step = steps,
+                  .n = n,
+                  .skip = h.skip};
+    for (size_t type = 0; type < 2; type++) {
+        size_t bytes = state_size * (type == 0 ? sizeof(float) : sizeof(uint16_t));
+        const void *start = type == 0 ? (const void *)h.state : (const void *)h.halves;
+        void *want = memcpy(check_take_at_16(bytes), start, bytes);
+        float *want_y = check_floats(n * y_stride);
+        for (size_t t = 0; t < n; t++) {
+            bm_scan one = in;
+            one.x += t * stride;
+            one.b += t * stride;
+            one.c += t * stride;
+            one.step += t;
+            one.n = 1;
+            if (type == 0)
+                bm_kernels_ref.scan_f32(want, want_y + t * y_stride, 0, &one, h.head_dim,
+                                        h.d_state);
+            else
+                bm_kernels_ref.scan_f16(want, want_y + t * y_stride, 0, &one, h.head_dim,
+                                        h.d_state);
+        }
+        for (size_t v = 0; v < bm_kernels_count; v++) {
+            const bm_kernels *k = bm_kernels_all[v];
+            void *state = memcpy(check_take_at_16(bytes), start, bytes);
+            float *y = check_floats(n * y_stride);
+            if (type == 0)
+                k->scan_f32(state, y, y_stride, &in, h.head_dim, h.d_state);
+            else
+                k->scan_f16(state, y, y_stride, &in, h.head_dim, h.d_state);
+            CHECK(memcmp(state, want, bytes) == 0, "%s: another state after %zu tokens", k->name,
+                  n);
+            for (size_t t = 0; t < n; t++)
+                CHECK_SAME(k->name, y + t * y_stride, want_y + t * y_stride, h.head_dim);
+        }
+    }
+}
+
 int main(int argc, char **argv) {
     static const check_case cases[] = {
         {"norm_scale", norm_scale, 2000},
@@ -376,6 +435,7 @@ int main(int argc, char **argv) {
         {"nonfinite", nonfinite, 2000},
         {"abs_max", abs_max, 2000},
         {"scan", scan, 2000},
+        {"scan_tokens", scan_tokens, 1000},
     };
     return check_main(argc, argv, cases, sizeof cases / sizeof cases[0]);
 }

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { MAX_TASKS = 500 };
+enum { MAX_TASKS = 500, MAX_THREADS = 9 };
 
 static _Thread_local bool is_helper;
 
@@ -30,10 +30,14 @@ typedef struct {
     unsigned nanoseconds;      /* how long a task takes at most */
     _Atomic unsigned by_helpers;
     _Atomic unsigned wrong;
+    _Atomic bool is_busy[MAX_THREADS];
 } job;
 
-static void task(void *arg, size_t index) {
+static void task(void *arg, size_t index, size_t thread) {
     job *j = arg;
+    if (thread >= MAX_THREADS || (thread == 0) == is_helper ||
+        atomic_exchange(&j->is_busy[thread], true))
+        atomic_fetch_add(&j->wrong, 1);
     j->times[index] += j->before;
     if (is_helper)
         atomic_fetch_add(&j->by_helpers, 1);
@@ -43,6 +47,8 @@ static void task(void *arg, size_t index) {
     }
     if (j->times[index] != j->before)
         atomic_fetch_add(&j->wrong, 1);
+    if (thread < MAX_THREADS)
+        atomic_store(&j->is_busy[thread], false);
 }
 
 /* Between runs a pause now and then, so that helpers fall asleep. */
@@ -67,11 +73,11 @@ static void check_help(const bm_team *team) {
 
 static void every_task_once(uint64_t seed) {
     check_random r = check_seed(seed, 1);
-    uint32_t n_threads = (uint32_t)check_between(&r, 1, 9);
+    uint32_t n_threads = (uint32_t)check_between(&r, 1, MAX_THREADS);
     bm_pool_open(n_threads);
     const bm_team *team = bm_pool_team();
     CHECK(team->n_threads == n_threads, "%u threads", team->n_threads);
-    pthread_t threads[9];
+    pthread_t threads[MAX_THREADS];
     for (uintptr_t seat = 1; seat < n_threads; seat++)
         CHECK(!pthread_create(&threads[seat], NULL, join, (void *)seat), "seat %zu", (size_t)seat);
     check_help(team);
@@ -83,7 +89,7 @@ static void every_task_once(uint64_t seed) {
         if (check_between(&r, 0, 9) == 0)
             bm_pool_limit((uint32_t)check_between(&r, 1, n_threads));
         team->run(team->self, task, &j, count);
-        CHECK(atomic_load(&j.wrong) == 0, "round %u: tasks done twice", round);
+        CHECK(atomic_load(&j.wrong) == 0, "round %u: tasks done twice, or a thread", round);
         for (size_t i = 0; i < MAX_TASKS; i++)
             CHECK(j.times[i] == (i < count ? round + 1 : 0), "round %u, task %zu of %zu", round, i,
                   count);

@@ -27,8 +27,7 @@ static bm_session *open_session(const bm_model *model, bm_precision precision, b
 }
 
 /* A team of one thread that does tasks in random order: what depends on their order shows. */
-static void run_shuffled(void *self, void (*task)(void *arg, size_t index), void *arg,
-                         size_t count) {
+static void run_shuffled(void *self, bm_task *task, void *arg, size_t count) {
     check_random *r = self;
     size_t order[4096];
     CHECK(count <= 4096, "%zu tasks", count);
@@ -38,7 +37,7 @@ static void run_shuffled(void *self, void (*task)(void *arg, size_t index), void
         order[other] = i;
     }
     for (size_t i = 0; i < count; i++)
-        task(arg, order[i]);
+        task(arg, order[i], 0);
 }
 
 /*
