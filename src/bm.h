@@ -183,6 +183,33 @@ bm_status bm_session_append(bm_session *session, const uint32_t *ids, size_t n, 
  */
 bm_status bm_session_logits(bm_session *session, size_t index, const float **logits, bm_error *err);
 
+/* ---- Measuring ------------------------------------------------------------------------------ */
+
+/* The steps of an append, in order; bm_forward.c says what each computes. */
+typedef enum {
+    BM_STEP_EMBED,
+    BM_STEP_PREPARE_IN, /* from here to PROJECT_OUT: for each layer */
+    BM_STEP_PROJECT_IN,
+    BM_STEP_SCAN,
+    BM_STEP_PREPARE_OUT,
+    BM_STEP_PROJECT_OUT,
+    BM_STEP_FINISH,
+    BM_STEP_COUNT
+} bm_step;
+
+/* "embed", "prepare_in", ...; NULL past the last. */
+const char *bm_step_name(size_t step);
+
+/*
+ * One step of an append of n tokens, in one layer: for a caller that has a clock, which the core has not.
+ * EMBED, the five steps of layer 0, those of layer 1 and so on, then FINISH, all with the same ids, are
+ * together one bm_session_append, bit for bit. Steps in any other order cost the same time, but what
+ * they leave behind means nothing until bm_session_reset. EMBED and FINISH belong to no layer: give 0.
+ * BM_E_ARGUMENT: no such step or layer, or as bm_session_append says. BM_E_NUMERIC: likewise, at FINISH.
+ */
+bm_status bm_session_step(bm_session *session, bm_step step, size_t layer, const uint32_t *ids,
+                          size_t n, bm_error *err);
+
 /* ---- Sampler -------------------------------------------------------------------------------- */
 
 typedef struct bm_sampler bm_sampler;

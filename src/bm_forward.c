@@ -290,32 +290,53 @@ static void project_out(void *arg, size_t task, size_t thread) {
             s->r[t * d_model + i] += s->out[t * s->out_stride + i];
 }
 
-void bm_forward(const bm_model *model, bm_precision precision, const bm_team *team,
-                bm_timeline *timeline, const bm_scratch *scratch, const uint32_t *ids, size_t n) {
-    size_t d_model = model->config.d_model;
-    for (size_t t = 0; t < n; t++)
-        bm_model_embed(model, ids[t], scratch->r + t * d_model);
-    pass p = {.model = model,
-              .kernels = model->kernels,
-              .scratch = scratch,
-              .timeline = timeline,
-              .precision = precision,
-              .n = n,
-              .parts = parts_of(team, n)};
-    size_t product_tasks = p.parts * blocks_of(n);
-    for (p.index = 0; p.index < model->config.n_layer; p.index++) {
-        p.layer = &model->layers[p.index];
-        run(team, prepare_in, &p, n);
-        run(team, project_in, &p, product_tasks);
+static void embed(const pass *p, const uint32_t *ids) {
+    for (size_t t = 0; t < p->n; t++)
+        bm_model_embed(p->model, ids[t], p->scratch->r + t * p->model->config.d_model);
+}
+
+/* The last norm, whose output is the head's input; and the tokens are the timeline's. */
+static void finish(const pass *p) {
+    const bm_model *m = p->model;
+    size_t d_model = m->config.d_model;
+    for (size_t t = 0; t < p->n; t++)
+        p->kernels->norm_scale(p->scratch->hidden + t * d_model, p->scratch->r + t * d_model,
+                               m->norm_f, m->zeros, d_model, m->config.norm_eps);
+    p->timeline->position += p->n;
+}
+
+void bm_forward_step(const bm_chunk *c, bm_step which, size_t layer) {
+    pass p = {.model = c->model,
+              .kernels = c->model->kernels,
+              .layer = &c->model->layers[layer],
+              .scratch = c->scratch,
+              .timeline = c->timeline,
+              .precision = c->precision,
+              .index = layer,
+              .n = c->n,
+              .parts = parts_of(c->team, c->n)};
+    size_t product_tasks = p.parts * blocks_of(c->n);
+    switch (which) {
+    case BM_STEP_EMBED: embed(&p, c->ids); break;
+    case BM_STEP_PREPARE_IN: run(c->team, prepare_in, &p, c->n); break;
+    case BM_STEP_PROJECT_IN: run(c->team, project_in, &p, product_tasks); break;
+    case BM_STEP_SCAN:
         mix_shared(&p);
-        run(team, scan, &p, model->dims.n_heads);
-        run(team, prepare_out, &p, n);
-        run(team, project_out, &p, product_tasks);
+        run(c->team, scan, &p, c->model->dims.n_heads);
+        break;
+    case BM_STEP_PREPARE_OUT: run(c->team, prepare_out, &p, c->n); break;
+    case BM_STEP_PROJECT_OUT: run(c->team, project_out, &p, product_tasks); break;
+    case BM_STEP_FINISH: finish(&p); break;
+    case BM_STEP_COUNT: break;
     }
-    for (size_t t = 0; t < n; t++)
-        model->kernels->norm_scale(scratch->hidden + t * d_model, scratch->r + t * d_model,
-                                   model->norm_f, model->zeros, d_model, model->config.norm_eps);
-    timeline->position += n;
+}
+
+void bm_forward(const bm_chunk *c) {
+    bm_forward_step(c, BM_STEP_EMBED, 0);
+    for (size_t layer = 0; layer < c->model->config.n_layer; layer++)
+        for (bm_step which = BM_STEP_PREPARE_IN; which <= BM_STEP_PROJECT_OUT; which++)
+            bm_forward_step(c, which, layer);
+    bm_forward_step(c, BM_STEP_FINISH, 0);
 }
 
 /* ---- Head --------------------------------------------------------------------------------------- */

@@ -49,9 +49,22 @@ typedef struct {
     float *hidden;        /* [T, d_model] final normed vectors of the last chunk */
 } bm_scratch;
 
-/* Runs n tokens (ids below vocab_size, n at most T) through all layers; fills scratch->hidden. */
-void bm_forward(const bm_model *model, bm_precision precision, const bm_team *team,
-                bm_timeline *timeline, const bm_scratch *scratch, const uint32_t *ids, size_t n);
+/* Tokens on their way: what they pass, and what is worked in. */
+typedef struct {
+    const bm_model *model;
+    bm_precision precision;
+    const bm_team *team; /* or NULL */
+    bm_timeline *timeline;
+    const bm_scratch *scratch;
+    const uint32_t *ids; /* [n] below vocab_size */
+    size_t n;            /* at most T */
+} bm_chunk;
+
+/* Runs a chunk through all layers; fills scratch->hidden. */
+void bm_forward(const bm_chunk *chunk);
+
+/* One step of it; `layer` < n_layer, also where it plays no part. */
+void bm_forward_step(const bm_chunk *chunk, bm_step which, size_t layer);
 
 /* logits [vocab_size] from one hidden vector [d_model]; uses scratch->act. */
 void bm_forward_logits(const bm_model *model, bm_precision precision, const bm_team *team,

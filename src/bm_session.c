@@ -147,7 +147,7 @@ static bm_status spoilt(bm_error *err) {
     return bm_fail(err, BM_E_NUMERIC, "the state holds NaN or infinity: reset the session");
 }
 
-bm_status bm_session_append(bm_session *s, const uint32_t *ids, size_t n, bm_error *err) {
+static bm_status check_chunk(const bm_session *s, const uint32_t *ids, size_t n, bm_error *err) {
     if (s->failed)
         return spoilt(err);
     if (n < 1 || n > s->options.max_chunk)
@@ -157,7 +157,21 @@ bm_status bm_session_append(bm_session *s, const uint32_t *ids, size_t n, bm_err
         if (ids[i] >= s->model->config.vocab_size)
             return bm_fail(err, BM_E_ARGUMENT, "token id %u, want below %u", ids[i],
                            s->model->config.vocab_size);
-    bm_forward(s->model, s->options.precision, s->options.team, &s->timeline, &s->scratch, ids, n);
+    return BM_OK;
+}
+
+static bm_chunk chunk_of(bm_session *s, const uint32_t *ids, size_t n) {
+    return (bm_chunk){.model = s->model,
+                      .precision = s->options.precision,
+                      .team = s->options.team,
+                      .timeline = &s->timeline,
+                      .scratch = &s->scratch,
+                      .ids = ids,
+                      .n = n};
+}
+
+/* The n tokens of a chunk are through. */
+static bm_status accept(bm_session *s, size_t n, bm_error *err) {
     s->last_n = n;
     s->logits_of = NO_LOGITS;
     size_t d_model = s->model->config.d_model;
@@ -167,6 +181,45 @@ bm_status bm_session_append(bm_session *s, const uint32_t *ids, size_t n, bm_err
             return numeric_error(s, i, err);
         }
     return BM_OK;
+}
+
+bm_status bm_session_append(bm_session *s, const uint32_t *ids, size_t n, bm_error *err) {
+    bm_status status = check_chunk(s, ids, n, err);
+    if (status != BM_OK)
+        return status;
+    bm_chunk chunk = chunk_of(s, ids, n);
+    bm_forward(&chunk);
+    return accept(s, n, err);
+}
+
+static const char *const step_names[BM_STEP_COUNT] = {
+    [BM_STEP_EMBED] = "embed",
+    [BM_STEP_PREPARE_IN] = "prepare_in",
+    [BM_STEP_PROJECT_IN] = "project_in",
+    [BM_STEP_SCAN] = "scan",
+    [BM_STEP_PREPARE_OUT] = "prepare_out",
+    [BM_STEP_PROJECT_OUT] = "project_out",
+    [BM_STEP_FINISH] = "finish",
+};
+
+const char *bm_step_name(size_t step) {
+    return step < BM_STEP_COUNT ? step_names[step] : NULL;
+}
+
+bm_status bm_session_step(bm_session *s, bm_step step, size_t layer, const uint32_t *ids, size_t n,
+                          bm_error *err) {
+    bm_status status = check_chunk(s, ids, n, err);
+    if (status != BM_OK)
+        return status;
+    if ((unsigned)step >= BM_STEP_COUNT)
+        return bm_fail(err, BM_E_ARGUMENT, "step %u, want below %u", (unsigned)step,
+                       (unsigned)BM_STEP_COUNT);
+    if (layer >= s->model->config.n_layer)
+        return bm_fail(err, BM_E_ARGUMENT, "layer %zu, want below %u", layer,
+                       s->model->config.n_layer);
+    bm_chunk chunk = chunk_of(s, ids, n);
+    bm_forward_step(&chunk, step, layer);
+    return step == BM_STEP_FINISH ? accept(s, n, err) : BM_OK;
 }
 
 bm_status bm_session_logits(bm_session *s, size_t index, const float **logits, bm_error *err) {

@@ -198,6 +198,55 @@ static void refusals_change_nothing(uint64_t seed) {
     bm_model_free(model);
 }
 
+/*
+ * The steps one by one are the append. After steps in a wrong order, or with what is refused, a reset
+ * makes the session like new.
+ */
+static void steps_are_append(uint64_t seed) {
+    random_model m = model_of(seed);
+    check_random r = check_seed(seed, 10);
+    bm_model *model = random_model_load(&m, check_between(&r, 0, bm_variant_count() - 1));
+    bm_precision precision = (bm_precision)check_between(&r, 0, BM_PRECISION_COUNT - 1);
+    bm_dtype state = check_between(&r, 0, 1) ? BM_F32 : BM_F16;
+    bm_team team = {run_shuffled, &r, 3};
+    bm_session *whole = open_session(model, precision, state, 8);
+    bm_session *stepped = open_team_session(model, precision, state, 8, &team);
+    uint32_t ids[8];
+    bm_error err = {0};
+    random_ids(&r, &m.config, ids, 8);
+    size_t past = m.config.n_layer;
+    CHECK(bm_session_step(stepped, BM_STEP_COUNT, 0, ids, 1, &err) == BM_E_ARGUMENT, "%s", "step");
+    CHECK(bm_session_step(stepped, BM_STEP_SCAN, past, ids, 1, &err) == BM_E_ARGUMENT, "%s",
+          "layer");
+    CHECK(bm_session_step(stepped, BM_STEP_SCAN, 0, ids, 9, &err) == BM_E_ARGUMENT, "%s", "count");
+    for (size_t i = 0; i < 20; i++)
+        bm_session_step(stepped, (bm_step)check_between(&r, 0, BM_STEP_COUNT - 1),
+                        check_between(&r, 0, past - 1), ids, check_between(&r, 1, 8), &err);
+    bm_session_reset(stepped);
+    for (size_t chunk = 0; chunk < 4; chunk++) {
+        random_ids(&r, &m.config, ids, 8);
+        size_t n = check_between(&r, 1, 8);
+        CHECK(bm_session_append(whole, ids, n, &err) == BM_OK, "%s", err.message);
+        CHECK(bm_session_step(stepped, BM_STEP_EMBED, 0, ids, n, &err) == BM_OK, "%s", err.message);
+        for (size_t layer = 0; layer < m.config.n_layer; layer++)
+            for (bm_step step = BM_STEP_PREPARE_IN; step <= BM_STEP_PROJECT_OUT; step++)
+                CHECK(bm_session_step(stepped, step, layer, ids, n, &err) == BM_OK, "%s",
+                      err.message);
+        CHECK(bm_session_step(stepped, BM_STEP_FINISH, 0, ids, n, &err) == BM_OK, "%s",
+              err.message);
+        CHECK(bm_session_position(stepped) == bm_session_position(whole), "chunk %zu", chunk);
+        for (size_t i = 0; i < n; i++) {
+            const float *got, *want;
+            CHECK(bm_session_logits(stepped, i, &got, &err) == BM_OK, "%s", err.message);
+            CHECK(bm_session_logits(whole, i, &want, &err) == BM_OK, "%s", err.message);
+            CHECK_SAME("logits after steps", got, want, m.config.vocab_size);
+        }
+    }
+    bm_session_free(stepped);
+    bm_session_free(whole);
+    bm_model_free(model);
+}
+
 /* ---- Numbers that go wrong ------------------------------------------------------------------------ */
 
 /* Weights that are multiplied with each other at sealing stay below 1e19, so that the model loads. */
@@ -369,6 +418,7 @@ int main(int argc, char **argv) {
         {"teams_agree", teams_agree, 60},
         {"equals_oracle", equals_oracle, 100},
         {"refusals_change_nothing", refusals_change_nothing, 40},
+        {"steps_are_append", steps_are_append, 60},
         {"overflow_is_said", overflow_is_said, 100},
         {"largest_weights", largest_weights, 30},
         {"long_steps_of_nothing", long_steps_of_nothing, 40},
