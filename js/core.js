@@ -225,6 +225,12 @@ export class Core {
     )
   }
 
+  /** @returns {string[]} the steps of an append, in order; none in a module from before it had them */
+  get steps() {
+    const count = 'step_count' in this.#exports ? this.call('step_count') : 0
+    return Array.from({ length: count }, (_, i) => this.#string(this.call('step_name', i)))
+  }
+
   /** @returns {ConfigField[]} in the order of a packed file's config */
   get configFields() {
     return Array.from({ length: this.call('field_count') }, (_, i) => ({
@@ -429,6 +435,15 @@ export class CoreSession {
   }
 
   /**
+   * One step of an append in one layer, for who times them: bm_session_step of src/bm.h says in which order.
+   * @param {number} step of `core.steps` @param {number} layer @param {number} count of the ids that `stageIds` took
+   */
+  step(step, layer, count) {
+    this.#core.check('session_step', this.#open(), step, layer, count)
+    this.#lastCount = count
+  }
+
+  /**
    * @param {number} [index] token of the last append; negative counts from its end; default: its last token
    * @returns {Float32Array} [vocab_size], a copy
    * @throws {BmError} `argument`: there is no such token; `numeric`
@@ -448,8 +463,8 @@ export class CoreSession {
   }
 
   /**
-   * Where the logits are until the next call on this session; for this file only.
-   * @param {number} index
+   * Computes the logits, and leaves them where they are until the next call on this session.
+   * @param {number} index as for `logits`
    */
   logitsPointer(index) {
     const at = index < 0 ? this.#lastCount + index : index

@@ -7,6 +7,7 @@
  * none. A handle is a pointer; 0 means failure, and error_status() and error_message() say why.
  */
 #include "../src/bm_base.h"
+#include "bm_stream.h"
 
 #ifdef __wasm_atomics__ /* the build with shared memory */
 #include "bm_pool.h"
@@ -221,6 +222,50 @@ EXPORT(const float *, session_logits, bm_session *session, size_t index) {
     const float *logits = NULL;
     bm_session_logits(session, index, &logits, &last_error);
     return logits;
+}
+
+/* ---- Measuring ---------------------------------------------------------------------------------- */
+
+EXPORT(size_t, step_count, void) {
+    return BM_STEP_COUNT;
+}
+
+EXPORT(const char *, step_name, size_t step) {
+    return bm_step_name(step);
+}
+
+/* The same n ids in the staging buffer at every step. */
+EXPORT(bm_status, session_step, bm_session *session, bm_step step, size_t layer, size_t n) {
+    return bm_session_step(session, step, layer, staging.ids, n, &last_error);
+}
+
+/* A block to read, all of its bytes 1: of memory that nobody has written yet there may be nothing to read. */
+EXPORT(void *, stream_create, size_t tasks) {
+    const size_t most = STAGING_SIZE / sizeof(uint32_t);
+    if (tasks < 1 || tasks > most) {
+        bm_fail(&last_error, BM_E_ARGUMENT, "%zu tasks, want 1 to %zu", tasks, most);
+        return NULL;
+    }
+    uint64_t bytes = (uint64_t)tasks * BM_STREAM_TASK;
+    void *block = bm_block_alloc(bytes);
+    if (block)
+        memset(block, 1, (size_t)bytes);
+    else
+        bm_fail(&last_error, BM_E_MEMORY, "no memory for a block to read: %zu MiB wanted", tasks);
+    return block;
+}
+
+EXPORT(void, stream_free, void *block) {
+    bm_block_free(block);
+}
+
+EXPORT(size_t, stream_task_bytes, void) {
+    return BM_STREAM_TASK;
+}
+
+/* The sum of the block's 32-bit words, which takes reading them all; uses the staging buffer. */
+EXPORT(uint32_t, stream_sum, const void *block, size_t tasks) {
+    return bm_stream_sum(TEAM, block, staging.ids, tasks);
 }
 
 /* ---- Sampler ------------------------------------------------------------------------------------ */
