@@ -21,6 +21,7 @@ const COMMANDS = {
   generate: { about: 'continue a prompt', load: () => import('./generate.js') },
   score: { about: 'log-probabilities and logits of token ids', load: () => import('./score.js') },
   perplexity: { about: 'how well a model predicts a text', load: () => import('./perplexity.js') },
+  bench: { about: 'measure speed and memory', load: () => import('./bench.js') },
   convert: { about: 'pack a checkpoint', load: () => import('./convert.js') },
   inspect: { about: 'show what a packed model holds', load: () => import('./inspect.js') },
 }

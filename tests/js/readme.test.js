@@ -30,6 +30,7 @@ const EXPECTED = new Map([
   ['npm run build', /build/],
   ['npx bimamba generate "Once upon a time" --max-tokens 60 --seed 1', /\w+ \w+/],
   ['npx bimamba generate "Once upon a time" --model model.safetensors --json', /"text":/],
+  ['npx bimamba bench --model model.safetensors --threads 1 --threads 2', /^2 threads, table .*$/m],
   ['npx bimamba inspect model.safetensors', /n_layer/],
 ])
 

@@ -1,0 +1,235 @@
+/**
+ * What `bimamba bench --json` prints: its fields and their units, and how they follow from the times.
+ *
+ * Owns the document. A time is the median over the rounds, so that a round in which the machine did something else does not count;
+ * `bestMs` is the quickest round. A ratio of two settings is the median of the ratios of each round, since only what was
+ * measured together compares. Bytes are what a token must move (js/cli/bench-traffic.js), not what was seen to move.
+ */
+
+import { cpus } from 'node:os'
+import { VERSION } from '../index.js'
+import { LONG_START } from './bench-run.js'
+import { trafficOf } from './bench-traffic.js'
+
+/** @typedef {import('./bench-run.js').BenchMeasured} BenchMeasured */
+/** @typedef {import('./bench-run.js').BenchPlan} BenchPlan */
+/** @typedef {import('./bench-run.js').BenchResults} BenchResults */
+/** @typedef {import('./bench-traffic.js').Traffic} Traffic */
+
+/** Memory that an engine may have beside weights and state. */
+const SPARE_BYTES = 32e6
+
+/**
+ * @typedef {object} BenchReport
+ * @property {{ cpu: string, cores: number, node: string, bimamba: string, date: string }} machine  versions; the date in ISO 8601
+ * @property {object} model
+ * @property {string} model.source         path or URL, or `synthetic` and the shape
+ * @property {import('../format.js').ModelConfig} model.config
+ * @property {number} model.weightBytes    of all tensors
+ * @property {number} model.stateBytes     of the recurrent state of one text
+ * @property {number} model.bytesPerToken  read and written to decode a token: weights that are used, state twice
+ * @property {'fast' | 'high' | 'exact'} precision
+ * @property {'f32' | 'f16'} state
+ * @property {number} rounds
+ * @property {number} promptTokens
+ * @property {number} chunkTokens          of the prompt that are computed at once
+ * @property {{ threads: number, gbPerS: number }[]} streams  the most that was read of a block larger than caches, 10^9 bytes/s
+ * @property {BenchSettingReport[]} settings  in the order of the command line
+ */
+
+/**
+ * @typedef {object} BenchSettingReport
+ * @property {number} threads      that were started
+ * @property {number} threadsUsed  of them, when decoding last; found by what tokens cost
+ * @property {string} variant      kernel family
+ * @property {string | null} wasm  the module; null: the package's
+ * @property {{ ms: number, bytesPerS: number } | null} load  from nothing until tokens can be computed: module, file, threads; without
+ *   the tokenizer. null: not measured, the model is synthetic
+ * @property {DecodeReport} decode
+ * @property {PrefillReport} prefill
+ * @property {{ decode: StepReport[], prefill: StepReport[] } | null} steps  one token at a time, and a chunk of `chunkTokens`.
+ *   null: the module is from before its steps could be called one by one
+ * @property {{ bytes: number, limitBytes: number }} memory  of the module; weights + state + 32 MB
+ * @property {{ earlyPosition: number, latePosition: number, earlyMs: number, lateMs: number, ratio: number } | null} long  ms to
+ *   decode a token after so many others, and late / early; null: not asked for
+ */
+
+/**
+ * @typedef {object} DecodeReport token by token, with the logits of each
+ * @property {number} ms           a token
+ * @property {number} bestMs       a token
+ * @property {number} tokensPerS
+ * @property {number} speed        times that of the first setting
+ * @property {number} gbPerS       `bytesPerToken` in that time, 10^9 bytes/s
+ * @property {number} boundMs      a token, if the bytes were read as fast as `streams` says for as many threads
+ * @property {number} boundShare   boundMs / ms: 1 would be at the bound
+ * @property {number} bestBoundShare  boundMs / bestMs
+ * @property {number[]} roundMs    a token, of each round
+ * @property {number} roundTokens  tokens in a round
+ */
+
+/**
+ * @typedef {object} PrefillReport a whole prompt, in chunks
+ * @property {number} ms           a token
+ * @property {number} bestMs       a token
+ * @property {number} tokensPerS
+ * @property {number} speed        times that of the first setting
+ * @property {number} timesDecode  tokensPerS / decode.tokensPerS
+ * @property {number[]} roundMs    a token, of each round
+ */
+
+/**
+ * @typedef {object} StepReport
+ * @property {string} step         as in src/bm.h, and `head` for the logits; for a chunk those of its last token only
+ * @property {number} ms           a token
+ * @property {number} share        of the sum over all steps
+ * @property {number} gbPerS       weights and state that it reads and writes, 10^9 bytes/s
+ * @property {number | null} gigaWeightsPerS  of a binary product: 10^9 weights times tokens a second
+ */
+
+/** @param {readonly number[]} values @returns {number} */
+export function median(values) {
+  const sorted = values.toSorted((a, b) => a - b)
+  const upper = sorted[sorted.length >> 1]
+  const lower = sorted[(sorted.length - 1) >> 1]
+  return (lower + upper) / 2
+}
+
+/** @param {BenchPlan} plan @param {BenchResults} results @returns {BenchReport} */
+export function reportOf(
+  { model, rounds, promptTokens, longTokens },
+  { settings, tensors, streams },
+) {
+  const [first] = settings
+  const { config } = first.subject.model
+  const traffic = trafficOf(tensors, config, model.state)
+  const bytesPerToken = sumOf(traffic.stepBytes(1).values())
+  return {
+    machine: {
+      cpu: cpus()[0]?.model ?? 'unknown',
+      cores: cpus().length,
+      node: process.version,
+      bimamba: VERSION,
+      date: new Date().toISOString(),
+    },
+    model: {
+      source: model.synthetic ? `synthetic ${model.synthetic}` : model.source,
+      config,
+      weightBytes: traffic.weightBytes,
+      stateBytes: traffic.stateBytes,
+      bytesPerToken,
+    },
+    precision: model.precision,
+    state: model.state,
+    rounds,
+    promptTokens,
+    chunkTokens: first.chunkTokens,
+    streams: streams.map(({ threads, bytesPerMs }) => ({ threads, gbPerS: bytesPerMs / 1e6 })),
+    settings: settings.map((measured) => {
+      const { threads } = measured.subject.setting
+      const stream = streams.find((other) => other.threads === threads)
+      const boundMs = bytesPerToken / (stream?.bytesPerMs ?? Number.NaN)
+      return settingReport(measured, first, { traffic, bytesPerToken, boundMs, longTokens })
+    }),
+  }
+}
+
+/** @param {Iterable<number>} values */
+const sumOf = (values) => [...values].reduce((sum, value) => sum + value, 0)
+
+/**
+ * @param {BenchMeasured} measured
+ * @param {BenchMeasured} first
+ * @param {{ traffic: Traffic, bytesPerToken: number, boundMs: number, longTokens: number }} facts of all settings, but the bound is of its own threads
+ * @returns {BenchSettingReport}
+ */
+function settingReport(measured, first, { traffic, bytesPerToken, boundMs, longTokens }) {
+  const { subject, rounds, chunkTokens, memoryBytes, threadsUsed, long } = measured
+  const { load, setting, model, steps } = subject
+  const decode = timesOf(rounds, first.rounds, ({ decodeMs }) => decodeMs)
+  const prefill = timesOf(rounds, first.rounds, ({ prefillMs }) => prefillMs)
+  const decodeSteps = stepReports(
+    steps,
+    rounds.map((round) => round.decodeSteps),
+    { tokens: 1, traffic },
+  )
+  const prefillSteps = stepReports(
+    steps,
+    rounds.map((round) => round.prefillSteps),
+    { tokens: chunkTokens, traffic },
+  )
+  return {
+    threads: setting.threads,
+    threadsUsed,
+    variant: model.variant,
+    wasm: setting.wasm ?? null,
+    load: load && { ms: load.ms, bytesPerS: (1000 * load.fileBytes) / load.ms },
+    decode: {
+      ...decode,
+      gbPerS: bytesPerToken / decode.ms / 1e6,
+      boundMs,
+      boundShare: boundMs / decode.ms,
+      bestBoundShare: boundMs / decode.bestMs,
+      roundTokens: measured.decodeTokens,
+    },
+    prefill: { ...prefill, timesDecode: decode.ms / prefill.ms },
+    steps: steps.length > 0 ? { decode: decodeSteps, prefill: prefillSteps } : null,
+    memory: {
+      bytes: memoryBytes,
+      limitBytes: traffic.weightBytes + traffic.stateBytes + SPARE_BYTES,
+    },
+    long: long && longReport(long, longTokens),
+  }
+}
+
+/**
+ * @param {import('./bench-run.js').BenchRound[]} rounds
+ * @param {import('./bench-run.js').BenchRound[]} firstRounds of the first setting
+ * @param {(round: import('./bench-run.js').BenchRound) => number} msOf
+ */
+function timesOf(rounds, firstRounds, msOf) {
+  const roundMs = rounds.map(msOf)
+  const ms = median(roundMs)
+  const speeds = firstRounds.map((round, i) => msOf(round) / roundMs[i])
+  return {
+    ms,
+    bestMs: Math.min(...roundMs),
+    tokensPerS: 1000 / ms,
+    speed: median(speeds),
+    roundMs,
+  }
+}
+
+/**
+ * @param {string[]} steps
+ * @param {number[][]} rounds ms of each step, for all the tokens
+ * @param {{ tokens: number, traffic: Traffic }} chunk
+ * @returns {StepReport[]}
+ */
+function stepReports(steps, rounds, { tokens, traffic: { stepBytes, signs } }) {
+  const bytes = stepBytes(tokens)
+  const times = steps.map((_, i) => median(rounds.map((round) => round[i])))
+  const total = sumOf(times)
+  return steps.map((step, i) => {
+    const ms = times[i]
+    const weights = signs.get(step)
+    return {
+      step,
+      ms: ms / tokens,
+      share: ms / total,
+      gbPerS: (bytes.get(step) ?? 0) / ms / 1e6,
+      gigaWeightsPerS: weights === undefined ? null : (weights * tokens) / ms / 1e6,
+    }
+  })
+}
+
+/** @param {{ earlyMs: number[], lateMs: number[] }} long @param {number} longTokens @returns {BenchSettingReport['long']} */
+function longReport({ earlyMs, lateMs }, longTokens) {
+  return {
+    earlyPosition: LONG_START,
+    latePosition: LONG_START + longTokens,
+    earlyMs: median(earlyMs),
+    lateMs: median(lateMs),
+    ratio: median(lateMs.map((ms, i) => ms / earlyMs[i])),
+  }
+}

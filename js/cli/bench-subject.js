@@ -1,0 +1,185 @@
+/**
+ * One setting of `bimamba bench` at work: an engine of its own with a model in it, and the clock.
+ *
+ * Owns how each thing is timed: only the engine's work is between the two looks at the clock, and between two of those the event
+ * loop has a turn, so that Ctrl-C arrives. Does not know rounds or other settings (js/cli/bench-run.js) nor what the times mean
+ * (js/cli/bench-report.js).
+ */
+
+import { Core } from '../core.js'
+import { loadModel } from '../loader.js'
+import { breathe } from '../platform.js'
+import { describeSource, openSource } from '../source.js'
+import { UsageError } from './options.js'
+import { randomModel, syntheticConfig } from './synthetic-model.js'
+
+/** @typedef {import('../core.js').CoreSession} CoreSession */
+
+/**
+ * @typedef {object} BenchSetting what is compared
+ * @property {number} threads
+ * @property {string} [variant] kernel family; default: the fastest
+ * @property {string} [wasm]    path or URL of the module; default: of the package
+ */
+
+/**
+ * @typedef {object} BenchModel what all settings run
+ * @property {string} source path or URL of a packed model; not looked at with `synthetic`
+ * @property {import('./synthetic-model.js').ShapeName | null} synthetic
+ * @property {import('../core.js').Precision} precision
+ * @property {import('../core.js').StateType} state
+ */
+
+/** Tokens between two turns of the event loop. */
+const TURN_TOKENS = 8
+
+export class BenchSubject {
+  /**
+   * @param {object} parts
+   * @param {BenchSetting} parts.setting
+   * @param {Core} parts.core
+   * @param {import('../core.js').CoreModel} parts.model
+   * @param {CoreSession} parts.session
+   * @param {{ ms: number, fileBytes: number } | null} parts.load
+   * @param {AbortSignal} parts.signal
+   */
+  constructor({ setting, core, model, session, load, signal }) {
+    this.setting = setting
+    this.core = core
+    this.model = model
+    this.session = session
+    /** Until it could take tokens; null for a synthetic model. */
+    this.load = load
+    /** Names of the timed steps: those of an append, then the head; empty for a module that has none. */
+    this.steps = core.steps.length > 0 ? [...core.steps, 'head'] : []
+    this.signal = signal
+  }
+
+  /**
+   * @param {BenchModel} wanted
+   * @param {BenchSetting} setting
+   * @param {AbortSignal} signal
+   * @returns {Promise<BenchSubject>} the caller closes it
+   * @throws {BmError} as `loadModel` does; {UsageError} threads for a module that has none
+   */
+  static async open({ source, synthetic, precision, state }, setting, signal) {
+    const { threads, variant, wasm } = setting
+    const began = performance.now()
+    const core = await Core.create({ wasm, shared: threads > 1, signal })
+    if (threads > 1 && !core.isShared) {
+      throw new UsageError(
+        `--threads ${threads}: ${wasm ?? 'the module'} is a build without threads`,
+      )
+    }
+    try {
+      const loaded = synthetic
+        ? {
+            model: await randomModel(core, syntheticConfig(synthetic), { variant, signal }),
+            header: null,
+          }
+        : await loadModel(core, openSource(describeSource(source)), { variant, signal })
+      const { model, header } = loaded
+      await core.startTeam(threads)
+      const session = model.createSession({ precision, state })
+      const load = header && { ms: performance.now() - began, fileBytes: header.fileBytes }
+      return new BenchSubject({ setting, core, model, session, load, signal })
+    } catch (error) {
+      core.close()
+      throw error
+    }
+  }
+
+  /** One turn of the event loop. */
+  async #turn() {
+    await breathe()
+    this.signal.throwIfAborted()
+  }
+
+  /** @param {number} i @returns {number} some token id, not the same for neighbours */
+  #id(i) {
+    return (i * 7919) % this.model.config.vocab_size
+  }
+
+  /**
+   * Appends a prompt in chunks.
+   * @param {number} tokens
+   * @param {CoreSession} [session]
+   * @returns {Promise<number>} ms a token
+   */
+  async prefill(tokens, session = this.session) {
+    let ms = 0
+    for (let at = 0; at < tokens; at += session.maxChunk) {
+      const length = Math.min(session.maxChunk, tokens - at)
+      const ids = Array.from({ length }, (_, i) => this.#id(at + i))
+      const start = performance.now()
+      session.append(ids)
+      ms += performance.now() - start
+      await this.#turn()
+    }
+    return ms / tokens
+  }
+
+  /**
+   * Appends tokens one by one, each with the logits after it.
+   * @param {number} tokens
+   * @param {CoreSession} [session]
+   * @returns {Promise<number>} ms a token
+   */
+  async decode(tokens, session = this.session) {
+    let ms = 0
+    for (let i = 0; i < tokens; i++) {
+      const start = performance.now()
+      session.append([this.#id(i)])
+      session.logitsPointer(-1)
+      ms += performance.now() - start
+      if (i % TURN_TOKENS === 0) await this.#turn()
+    }
+    return ms / tokens
+  }
+
+  /**
+   * Appends chunks step by step, and computes the logits after the last token of each.
+   * @param {number} chunks
+   * @param {number} tokens in each
+   * @returns {Promise<number[]>} ms a chunk of each of `steps`, in order
+   */
+  async timeSteps(chunks, tokens) {
+    const { core, session } = this
+    const layers = this.model.config.n_layer
+    const finish = this.steps.length - 2
+    const ms = new Float64Array(this.steps.length)
+    for (let chunk = 0; chunk < chunks; chunk++) {
+      core.stageIds(Array.from({ length: tokens }, (_, i) => this.#id(chunk * tokens + i)))
+      let before = 0
+      const lap = (/** @type {number} */ step) => {
+        const now = performance.now()
+        ms[step] = ms[step] + now - before
+        before = now
+      }
+      core.compute(tokens, () => {
+        before = performance.now()
+        session.step(0, 0, tokens)
+        lap(0)
+        for (let layer = 0; layer < layers; layer++) {
+          for (let step = 1; step < finish; step++) {
+            session.step(step, layer, tokens)
+            lap(step)
+          }
+        }
+        session.step(finish, 0, tokens)
+        lap(finish)
+      })
+      before = performance.now()
+      session.logitsPointer(-1)
+      lap(finish + 1)
+      if (chunk % TURN_TOKENS === 0 || tokens > 1) await this.#turn()
+    }
+    return Array.from(ms, (sum) => sum / chunks)
+  }
+
+  /** Frees the model and ends the threads. */
+  close() {
+    this.model.close()
+    this.core.close()
+  }
+}

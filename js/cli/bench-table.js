@@ -1,0 +1,153 @@
+/**
+ * The report of `bimamba bench` as text for people.
+ *
+ * Owns the layout: what is on a line, how many digits a number has. What the numbers are is in js/cli/bench-report.js.
+ */
+
+import { formatBytes } from './progress.js'
+
+/** @typedef {import('./bench-report.js').BenchReport} BenchReport */
+/** @typedef {import('./bench-report.js').BenchSettingReport} BenchSettingReport */
+/** @typedef {import('./bench-report.js').StepReport} StepReport */
+
+/** What is in a step, in the words of the papers. @type {Record<string, string>} */
+const STEP_WORDS = {
+  embed: 'row of the embedding',
+  prepare_in: 'norm, quantise, tables',
+  project_in: 'in_proj product, conv',
+  scan: 'state, gate',
+  prepare_out: 'norm, quantise, tables',
+  project_out: 'out_proj product',
+  finish: 'last norm',
+  head: 'logits of a token',
+}
+
+/** @param {number} value @returns {string} three digits that count */
+function digits(value) {
+  if (!Number.isFinite(value)) return '-'
+  if (value >= 100 || value === 0) return value.toFixed(0)
+  return value >= 1 ? value.toPrecision(3) : value.toFixed(4)
+}
+
+/** @param {number} share */
+const percent = (share) => `${(100 * share).toFixed(1)} %`
+
+/** @param {string[][]} rows @returns {string} the first column to the left, the others to the right */
+function align(rows) {
+  const widths = (rows[0] ?? []).map((_, column) =>
+    Math.max(...rows.map((row) => row[column].length)),
+  )
+  const lines = rows.map((row) =>
+    row
+      .map((cell, column) => {
+        const width = widths[column]
+        return column === 0 ? cell.padEnd(width) : cell.padStart(width)
+      })
+      .join('  ')
+      .trimEnd(),
+  )
+  return `${lines.join('\n')}\n`
+}
+
+/** @param {BenchSettingReport} setting */
+function labelOf({ threads, variant, wasm }) {
+  const module = wasm === null ? '' : `, ${wasm}`
+  return `${threads} ${threads === 1 ? 'thread' : 'threads'}, ${variant}${module}`
+}
+
+/** @param {BenchReport} report @returns {string} lines of text */
+export function tableOf(report) {
+  const { settings } = report
+  const parts = [headOf(report), speedsOf(settings)]
+  for (const setting of settings) parts.push(...detailsOf(report, setting))
+  return parts.join('\n')
+}
+
+/** @param {BenchReport} report */
+function headOf({ machine, model, precision, state, rounds, promptTokens, chunkTokens, streams }) {
+  const { n_layer: layers, d_model: width, vocab_size: vocabulary } = model.config
+  const reading = streams.map(
+    ({ threads, gbPerS }) =>
+      `${digits(gbPerS)} GB/s with ${threads} thread${threads > 1 ? 's' : ''}`,
+  )
+  return `machine  ${machine.cpu}, ${machine.cores} cores, Node ${machine.node}, bimamba ${machine.bimamba}, ${machine.date}
+model    ${model.source}: ${layers} layers, d_model ${width}, ${vocabulary} tokens; weights ${formatBytes(model.weightBytes)}, state ${formatBytes(model.stateBytes)}
+work     precision ${precision}, state ${state}; ${rounds} rounds; a prompt of ${promptTokens} tokens, ${chunkTokens} at once
+memory   read at ${reading.join(', ')}; a token moves ${formatBytes(model.bytesPerToken)}
+`
+}
+
+/** @param {BenchSettingReport[]} settings */
+function speedsOf(settings) {
+  const rows = settings.map((setting) => {
+    const { decode, prefill } = setting
+    return [
+      labelOf(setting),
+      ...[decode.ms, decode.bestMs, decode.tokensPerS, decode.speed],
+      ...[prefill.ms, prefill.bestMs, prefill.tokensPerS, prefill.speed, prefill.timesDecode],
+    ].map((cell) => (typeof cell === 'number' ? digits(cell) : cell))
+  })
+  const of = ['ms/token', 'best', 'tokens/s', 'x first']
+  return align([
+    ['', 'decode:', '', '', '', 'prefill:', '', '', '', ''],
+    ['setting', ...of, ...of, 'x decode'],
+    ...rows,
+  ])
+}
+
+/** @param {BenchReport} report @param {BenchSettingReport} setting @returns {string[]} blocks of lines */
+function detailsOf({ model, chunkTokens }, setting) {
+  const { load, decode, steps, memory, long, threads, threadsUsed } = setting
+  const used = threads > 1 ? ` (${threadsUsed} used)` : ''
+  const words = load
+    ? `${digits(load.ms)} ms until it is ready, ${formatBytes(load.bytesPerS)}/s`
+    : 'not measured: the model is synthetic'
+  // What is read again for every token stays in caches, if it fits.
+  const cached = decode.boundShare > 1 ? '; caches hold some of it' : ''
+  const fits = memory.bytes <= memory.limitBytes ? 'within' : 'MORE THAN'
+  const lines = [
+    `${labelOf(setting)}${used}`,
+    `  load    ${words}`,
+    `  memory  ${formatBytes(memory.bytes)}, ${fits} weights + state + 32 MB = ${formatBytes(memory.limitBytes)}`,
+    `  bound   reading ${formatBytes(model.bytesPerToken)} takes ${digits(decode.boundMs)} ms: decoding reaches ${percent(decode.boundShare)} of that speed (${percent(decode.bestBoundShare)} in the best round)${cached}`,
+  ]
+  if (long) {
+    lines.push(
+      `  long    a token takes ${digits(long.earlyMs)} ms after ${long.earlyPosition} others, ${digits(long.lateMs)} ms after ${long.latePosition}: ${long.ratio.toFixed(3)} times as long`,
+    )
+  }
+  if (!steps) lines.push('  steps   not measured: this module cannot run them one by one')
+  const block = `${lines.join('\n')}\n`
+  if (!steps) return [block]
+  return [block + stepsOf(steps.decode, steps.prefill, chunkTokens)]
+}
+
+/**
+ * @param {StepReport[]} decode
+ * @param {StepReport[]} prefill
+ * @param {number} chunkTokens
+ */
+function stepsOf(decode, prefill, chunkTokens) {
+  const cells = (/** @type {StepReport | undefined} */ step) =>
+    step
+      ? [
+          digits(step.ms),
+          percent(step.share),
+          digits(step.gbPerS),
+          step.gigaWeightsPerS === null ? '' : digits(step.gigaWeightsPerS),
+        ]
+      : []
+  const rows = decode.map((step, i) => [
+    `  ${step.step.padEnd(12)} ${STEP_WORDS[step.step] ?? ''}`,
+    ...cells(step),
+    ...cells(prefill[i]),
+  ])
+  const sum = (/** @type {StepReport[]} */ steps) => digits(steps.reduce((ms, s) => ms + s.ms, 0))
+  const of = ['ms/token', 'share', 'GB/s', 'Gweights/s']
+  return align([
+    ['  steps', 'one token:', '', '', '', `${chunkTokens} at once:`, '', '', ''],
+    ['', ...of, ...of],
+    ...rows,
+    ['  all', sum(decode), '', '', '', sum(prefill), '', '', ''],
+  ])
+}

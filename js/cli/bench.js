@@ -1,0 +1,158 @@
+/**
+ * `bimamba bench`: what a model costs on this machine, and where the time goes.
+ *
+ * Owns the options. Measuring is js/cli/bench-run.js, what the numbers mean js/cli/bench-report.js, their layout js/cli/bench-table.js.
+ * Options that may be repeated are multiplied with each other: every combination is a setting, and all are timed in turn.
+ */
+
+import { CHOICES, checkChoice } from '../settings.js'
+import { reportOf } from './bench-report.js'
+import { runBench } from './bench-run.js'
+import { tableOf } from './bench-table.js'
+import {
+  COMMON_OPTIONS,
+  DEFAULT_MODEL,
+  helpText,
+  MODEL_OPTIONS,
+  parseOptions,
+  readNumber,
+  UsageError,
+} from './options.js'
+import { withoutControls, write } from './output.js'
+import { SHAPE_NAMES } from './synthetic-model.js'
+
+/** @typedef {import('./output.js').Io} Io */
+/** @typedef {import('./options.js').ParsedOptions} ParsedOptions */
+/** @typedef {import('./bench-run.js').BenchPlan} BenchPlan */
+
+const USAGE = `
+Usage: bimamba bench [options]
+
+Measures loading, decoding, prompts, the steps of a token, and memory. What is repeated is compared, round by round.`
+
+/** Options that are counts. */
+const COUNTS = {
+  threads: { default: 1, min: 1, max: 64 },
+  rounds: { default: 5, min: 1, max: 1000 },
+  'prompt-tokens': { default: 512, min: 1, max: 1e7 },
+  long: { default: 0, min: 0, max: 1e8 },
+}
+
+/** @type {import('./options.js').OptionTable} */
+const TABLE = {
+  model: MODEL_OPTIONS.model,
+  synthetic: {
+    value: SHAPE_NAMES.join('|'),
+    help: 'random weights of this published shape instead of a model',
+  },
+  threads: {
+    value: 'N',
+    multiple: true,
+    help: 'that compute, 1 to 64 (default 1; may be repeated)',
+  },
+  variant: {
+    value: 'NAME',
+    multiple: true,
+    help: 'kernel family: table (default), popcount or ref (may be repeated)',
+  },
+  wasm: {
+    value: 'FILE',
+    multiple: true,
+    help: 'another build of the module (may be repeated); a path from here',
+  },
+  precision: MODEL_OPTIONS.precision,
+  state: {
+    value: CHOICES.state.join('|'),
+    help: `of the recurrent state (default ${CHOICES.state[0]})`,
+  },
+  rounds: { value: 'N', help: `of which the medians are taken (default ${COUNTS.rounds.default})` },
+  'prompt-tokens': {
+    value: 'N',
+    help: `of the prompt (default ${COUNTS['prompt-tokens'].default})`,
+  },
+  long: { value: 'N', help: 'also compare decoding before and after N further tokens' },
+  json: { help: 'one JSON document; js/cli/bench-report.js has its fields' },
+  ...COMMON_OPTIONS,
+}
+
+/**
+ * @param {string[]} args
+ * @param {Io} io
+ * @returns {Promise<number>} exit code
+ */
+export async function run(args, io) {
+  const parsed = parseOptions(args, TABLE)
+  if (parsed.flags.has('help')) {
+    await write(io.stdout, helpText(USAGE, TABLE))
+    return 0
+  }
+  const plan = readPlan(parsed)
+  const { signal, stdout, stderr } = io
+  const onProgress = (/** @type {string} */ what) => {
+    if (stderr.isTTY) stderr.write(`\r\x1b[K${what}`)
+  }
+  try {
+    const report = reportOf(plan, await runBench(plan, { signal, onProgress }))
+    onProgress('')
+    const text = parsed.flags.has('json') ? `${JSON.stringify(report, null, 2)}\n` : tableOf(report)
+    await write(stdout, withoutControls(text), signal)
+    return 0
+  } finally {
+    onProgress('')
+  }
+}
+
+/** @param {ParsedOptions} parsed @returns {BenchPlan} @throws {UsageError} */
+function readPlan({ values, positionals }) {
+  const [extra] = positionals
+  if (extra !== undefined) throw new UsageError(`unexpected argument '${extra}'`)
+  for (const [name, texts] of values) {
+    if (texts.includes('')) throw new UsageError(`--${name} is empty`)
+  }
+  const precision = values.get('precision')?.[0] ?? CHOICES.precision[0]
+  checkChoice('precision', precision, '--precision')
+  const state = values.get('state')?.[0] ?? CHOICES.state[0]
+  checkChoice('state', state, '--state')
+  return {
+    model: {
+      source: values.get('model')?.[0] ?? DEFAULT_MODEL,
+      synthetic: readShape(values),
+      precision: /** @type {'fast' | 'high' | 'exact'} */ (precision),
+      state: /** @type {'f32' | 'f16'} */ (state),
+    },
+    settings: readCombinations(values),
+    rounds: readCount('rounds', values.get('rounds')?.[0]),
+    promptTokens: readCount('prompt-tokens', values.get('prompt-tokens')?.[0]),
+    longTokens: readCount('long', values.get('long')?.[0]),
+  }
+}
+
+/** @param {ParsedOptions['values']} values */
+function readShape(values) {
+  const text = values.get('synthetic')?.[0]
+  if (text === undefined) return null
+  if (values.has('model')) throw new UsageError('--model and --synthetic: want one of them')
+  const shape = SHAPE_NAMES.find((name) => name === text)
+  if (shape) return shape
+  throw new UsageError(`--synthetic is '${text}', want ${SHAPE_NAMES.join(', ')}`)
+}
+
+/** @param {ParsedOptions['values']} values @returns {BenchPlan['settings']} every combination */
+function readCombinations(values) {
+  const counts = (values.get('threads') ?? [undefined]).map((text) => readCount('threads', text))
+  /** @type {{ variant?: string }[]} */
+  const variants = values.get('variant')?.map((variant) => ({ variant })) ?? [{}]
+  /** @type {{ wasm?: string }[]} */
+  const modules = values.get('wasm')?.map((wasm) => ({ wasm })) ?? [{}]
+  return counts.flatMap((threads) =>
+    modules.flatMap((module) => variants.map((variant) => ({ threads, ...variant, ...module }))),
+  )
+}
+
+/** @param {keyof typeof COUNTS} name @param {string | undefined} text @returns {number} */
+function readCount(name, text) {
+  const { default: preset, min, max } = COUNTS[name]
+  const count = text === undefined ? preset : readNumber(text, `--${name}`)
+  if (Number.isInteger(count) && count >= min && count <= max) return count
+  throw new UsageError(`--${name} is ${text}, want an integer from ${min} to ${max}`)
+}
