@@ -14,7 +14,8 @@ typedef struct {
 } stream;
 
 /* Eight sums, so that no load waits for an addition. */
-static void sum_task(void *arg, size_t task) {
+static void sum_task(void *arg, size_t task, size_t thread) {
+    (void)thread;
     const stream *s = arg;
     const size_t n = BM_STREAM_TASK / sizeof(lanes);
     const lanes *in = s->block + task * n;
@@ -34,7 +35,7 @@ uint32_t bm_stream_sum(const bm_team *team, const void *block, uint32_t *sums, s
     if (team)
         team->run(team->self, sum_task, &s, tasks);
     for (size_t task = 0; !team && task < tasks; task++)
-        sum_task(&s, task);
+        sum_task(&s, task, 0);
     uint32_t sum = 0;
     for (size_t task = 0; task < tasks; task++)
         sum += sums[task];

@@ -14,8 +14,8 @@ import { formatBytes } from './progress.js'
 const STEP_WORDS = {
   embed: 'row of the embedding',
   prepare_in: 'norm, quantise, tables',
-  project_in: 'in_proj product, conv',
-  scan: 'state, gate',
+  project_in: 'in_proj product',
+  scan: 'conv, state, gate',
   prepare_out: 'norm, quantise, tables',
   project_out: 'out_proj product',
   finish: 'last norm',

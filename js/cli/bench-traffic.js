@@ -13,8 +13,8 @@
 /** Which step reads a tensor. Weights of the norms inside layers are folded into alpha and beta. @type {[RegExp, string][]} */
 const READERS = [
   [/\.in_proj\.(alpha|beta)$/, 'prepare_in'],
-  [/\.in_proj\.sign$|\.conv\./, 'project_in'],
-  [/\.(dt_bias|A_log|D)$/, 'scan'],
+  [/\.in_proj\.sign$/, 'project_in'],
+  [/\.(conv\..*|dt_bias|A_log|D)$/, 'scan'],
   [/\.out_proj\.(alpha|beta)$/, 'prepare_out'],
   [/\.out_proj\.sign$/, 'project_out'],
   [/^norm_f\./, 'finish'],
@@ -74,7 +74,7 @@ export function trafficOf(tensors, config, stateType) {
     stepBytes: (tokens) => {
       const bytes = new Map(reads)
       bytes.set('embed', tokens * rowBytes)
-      add(bytes, 'project_in', state.conv + Math.min(state.conv, tokens * state.convRow))
+      add(bytes, 'scan', state.conv + Math.min(state.conv, tokens * state.convRow))
       add(bytes, 'scan', 2 * state.ssm)
       return bytes
     },
