@@ -114,6 +114,12 @@ export class Core {
     return this.#wasm.memory !== null
   }
 
+  /** @returns {'plain' | 'relaxed'} SIMD that the module was built with */
+  get simd() {
+    const name = this.#string(this.call('simd'))
+    return name === 'relaxed' ? name : 'plain'
+  }
+
   /** @returns {number} threads that compute now */
   get threads() {
     return this.#team?.threads ?? 1

@@ -42,6 +42,7 @@ import { createTokenizer } from './tokenizer.js'
  * @property {'fast' | 'high' | 'exact'} precision
  * @property {'f32' | 'f16'} state
  * @property {string} variant      the kernel family
+ * @property {'plain' | 'relaxed'} simd  of the module: 'relaxed' where the JavaScript engine has relaxed SIMD. No result depends on it
  * @property {number} threads      that were started; how many of them work is found by what tokens cost
  * @property {boolean} hasTokenizer
  * @property {number | null} bosId
@@ -155,7 +156,7 @@ export class Engine {
     } = this.#header
     const { precision, state } = this.#options
     const { variant } = this.#model
-    const { memoryBytes, threads } = this.#core
+    const { memoryBytes, simd, threads } = this.#core
     const file = {
       identity,
       fileBytes,
@@ -167,7 +168,7 @@ export class Engine {
       source,
       licence,
     }
-    return { config, info: { ...file, memoryBytes, precision, state, variant, threads } }
+    return { config, info: { ...file, memoryBytes, precision, state, variant, simd, threads } }
   }
 
   /**

@@ -75,7 +75,7 @@ export class BiMamba {
     return this.#description.config
   }
 
-  /** Identity, sizes, special ids, precision, kernel family, threads, source and licence. */
+  /** Identity, sizes, special ids, precision, kernel family, SIMD, threads, source and licence. */
   get info() {
     return this.#description.info
   }

@@ -96,7 +96,8 @@ const MAX_IDS = 2 ** 28
  *                                        cross-origin isolated, and `inline` on a page. No result depends on it
  * @property {string} [variant]           a kernel family by name: 'table' (the default), 'popcount' or 'ref'. No result depends on it
  * @property {boolean} [inline]           run the engine in this thread instead of a worker; default false
- * @property {string | URL} [wasmUrl]     where bimamba.wasm or bimamba-threads.wasm is; default: in the package
+ * @property {string | URL} [wasmUrl]     where the module is, one of bimamba.wasm, bimamba-relaxed.wasm, bimamba-threads.wasm and
+ *                                        bimamba-threads-relaxed.wasm; default: the one in the package that suits
  * @property {string | URL} [workerUrl]   where worker.js is; default: in the package
  * @property {string | URL} [threadUrl]   where thread.js is; default: in the package
  * @property {(progress: Progress) => void} [onProgress]  called at most about ten times a second, the last time at the end

@@ -1,8 +1,9 @@
 /**
  * Gets the engine's WebAssembly module: finds, reads, compiles it, and makes the memory that it wants to share.
  *
- * Owns the question which of the two builds runs here. Knows no export of theirs. dist/bimamba.wasm brings its own memory;
- * dist/bimamba-threads.wasm imports a shared one, so that further threads can instantiate it over the same memory.
+ * Owns the question which of the four builds runs here. Knows no export of theirs. dist/bimamba.wasm brings its own memory;
+ * dist/bimamba-threads.wasm imports a shared one, so that further threads can instantiate it over the same memory. Each is there
+ * a second time, `-relaxed`, with an instruction of relaxed SIMD, because a module that has one is refused whole where there is none.
  */
 
 import { BmError, reasonOf } from './errors.js'
@@ -12,6 +13,12 @@ import { absoluteUrl, fileSystem, resolvePath } from './platform.js'
 const SIMD_PROBE = new Uint8Array([
   0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15,
   253, 98, 11,
+])
+
+/** The smallest module with i8x16.relaxed_swizzle, the one relaxed instruction that is used. */
+const RELAXED_PROBE = new Uint8Array([
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 15, 1, 13, 0, 65, 0, 253, 15,
+  65, 0, 253, 15, 253, 128, 2, 11,
 ])
 
 /** Pages of 64 KiB: what the shared build starts with (INITIAL_MEMORY in CMakeLists.txt), and all of 32-bit memory. */
@@ -30,7 +37,7 @@ const MOST_PAGES = 65536
 /**
  * @param {object} [options]
  * @param {WasmSource | undefined} [options.wasm] the module, or where it is: a URL, in Node also a path
- *   (from the working directory); default: of this package
+ *   (from the working directory); default: of this package, with relaxed SIMD where there is such
  * @param {boolean} [options.shared] the default is the build for several threads, if its memory can be had
  * @param {AbortSignal | undefined} [options.signal] stops a download
  * @returns {Promise<EngineModule>}
@@ -48,10 +55,7 @@ export async function loadWasm({ wasm, shared = false, signal } = {}) {
   if (wasm === undefined) {
     // Where the address space is small, one thread is better than none.
     const memory = shared ? sharedMemory() : null
-    // Both are written out for bundlers, which look for exactly this expression.
-    const own = memory
-      ? new URL('../dist/bimamba-threads.wasm', import.meta.url)
-      : new URL('../dist/bimamba.wasm', import.meta.url)
+    const own = ownModule(memory !== null, WebAssembly.validate(RELAXED_PROBE))
     return { module: await compile(own, signal), memory, name: own.href }
   }
   const name = nameOf(wasm)
@@ -62,6 +66,23 @@ export async function loadWasm({ wasm, shared = false, signal } = {}) {
   const memory = sharedMemory()
   if (memory) return { module, memory, name }
   throw new BmError('memory', `${name}: no shared WebAssembly memory can be had here`)
+}
+
+/**
+ * Where this package's build is. Every address is written out for bundlers, which look for exactly this expression.
+ *
+ * @param {boolean} shared
+ * @param {boolean} relaxed
+ */
+function ownModule(shared, relaxed) {
+  if (shared) {
+    return relaxed
+      ? new URL('../dist/bimamba-threads-relaxed.wasm', import.meta.url)
+      : new URL('../dist/bimamba-threads.wasm', import.meta.url)
+  }
+  return relaxed
+    ? new URL('../dist/bimamba-relaxed.wasm', import.meta.url)
+    : new URL('../dist/bimamba.wasm', import.meta.url)
 }
 
 /** @returns {WebAssembly.Memory | null} */

@@ -11,15 +11,19 @@ import {
   existsSync,
   mkdirSync,
   readdirSync,
+  readFileSync,
   rmSync,
   statSync,
   writeFileSync,
 } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { CommandError, ROOT, run, runScript } from './command.js'
+import { withFinalOpcodes } from './simd-opcodes.js'
 
-/** As in CMakeLists.txt. */
+/** As in CMakeLists.txt: a module, and the same with relaxed SIMD. */
 const MODULES = ['bimamba', 'bimamba-threads']
+const RELAXED_MODULES = MODULES.map((name) => `${name}-relaxed`)
 
 /**
  * When a file, or the newest file in a folder, was last changed; 0 when there is none.
@@ -43,10 +47,16 @@ function isCurrent(output, inputs) {
 }
 
 function buildWasm() {
-  const inputs = ['src', 'wasm', 'cmake', 'CMakeLists.txt', 'CMakePresets.json']
-  if (MODULES.every((name) => isCurrent(`dist/${name}.wasm`, inputs))) return
+  const recipes = ['cmake', 'CMakeLists.txt', 'CMakePresets.json', 'scripts/simd-opcodes.js']
+  const inputs = ['src', 'wasm', ...recipes]
+  const outputs = [...MODULES, ...RELAXED_MODULES].map((name) => `dist/${name}.wasm`)
+  if (outputs.every((output) => isCurrent(output, inputs))) return
   run('cmake', ['--preset', 'wasm'])
-  run('cmake', ['--build', '--preset', 'wasm'])
+  run('cmake', ['--build', '--preset', 'wasm', '--parallel', String(availableParallelism())])
+  for (const name of RELAXED_MODULES) {
+    const bytes = readFileSync(join(ROOT, `build/wasm/${name}.wasm`))
+    writeFileSync(join(ROOT, `dist/${name}.wasm`), withFinalOpcodes(bytes))
+  }
 }
 
 /**

@@ -37,6 +37,15 @@ EXPORT(size_t, staging_size, void) {
     return STAGING_SIZE;
 }
 
+/* Which of the two builds this is: they differ in one instruction (bm_v_lookup) and in no result. */
+EXPORT(const char *, simd, void) {
+#ifdef __wasm_relaxed_simd__
+    return "relaxed";
+#else
+    return "plain";
+#endif
+}
+
 EXPORT(bm_status, error_status, void) {
     return last_error.status;
 }

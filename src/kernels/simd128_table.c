@@ -1,5 +1,5 @@
 /*
- * simd128_table.c: binary products by table look-up with i8x16.swizzle (the variant "table").
+ * simd128_table.c: binary products by table look-up in one vector (the variant "table").
  *
  * The idea (as in T-MAC, arXiv 2407.00088): four columns have 16 sign patterns, so the signed sum of
  * four inputs is one of 16 numbers, made once per token and looked up by every row. With integer
@@ -161,9 +161,9 @@ static void block_fast(float *y, const uint8_t *w, const uint8_t *table, size_t 
         v128_t second = wasm_v128_load(table + 16);
         for (size_t v = 0; v < VECTORS; v++) {
             v128_t signs = wasm_v128_load(w + 16 * v);
-            add_bytes(&s[v], wasm_i8x16_swizzle(first, wasm_v128_and(signs, nibble)));
+            add_bytes(&s[v], bm_v_lookup(first, wasm_v128_and(signs, nibble)));
             signs = wasm_v128_and(wasm_u16x8_shr(signs, 4), nibble);
-            add_bytes(&s[v], wasm_i8x16_swizzle(second, signs));
+            add_bytes(&s[v], bm_v_lookup(second, signs));
         }
         table += 32;
         w += BM_ROWS;
@@ -187,10 +187,10 @@ static void block_high(float *y, const uint8_t *w, const uint8_t *table, size_t 
             v128_t signs = wasm_v128_load(w + i * (BM_ROWS / 8) + 16 * v);
             v128_t first = wasm_v128_and(signs, nibble);
             v128_t second = wasm_v128_and(wasm_u16x8_shr(signs, 4), nibble);
-            add_bytes(&low, wasm_i8x16_add(wasm_i8x16_swizzle(wasm_v128_load(t), first),
-                                           wasm_i8x16_swizzle(wasm_v128_load(t + 32), second)));
-            add_bytes(&high, wasm_i8x16_add(wasm_i8x16_swizzle(wasm_v128_load(t + 16), first),
-                                            wasm_i8x16_swizzle(wasm_v128_load(t + 48), second)));
+            add_bytes(&low, wasm_i8x16_add(bm_v_lookup(wasm_v128_load(t), first),
+                                           bm_v_lookup(wasm_v128_load(t + 32), second)));
+            add_bytes(&high, wasm_i8x16_add(bm_v_lookup(wasm_v128_load(t + 16), first),
+                                            bm_v_lookup(wasm_v128_load(t + 48), second)));
             t += 64;
         }
         v128_t total[4];

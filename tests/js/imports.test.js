@@ -51,7 +51,7 @@ const JS_LAW = [
   },
   { layer: 'web', files: /^web\//, mayImport: ['web', 'index'] },
   { layer: 'scripts', files: /^scripts\//, mayImport: ['scripts'] },
-  { layer: 'wasm module', files: /^dist\/bimamba(-threads)?\.wasm$/, mayImport: [] },
+  { layer: 'wasm module', files: /^dist\/bimamba(-threads)?(-relaxed)?\.wasm$/, mayImport: [] },
   { layer: 'tokenizer library', files: /^dist\/tokenizers\.mjs$/, mayImport: [] },
 ]
 

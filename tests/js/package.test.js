@@ -20,11 +20,15 @@ import { MODEL_FILE } from './support/model-file.js'
 
 const execute = promisify(execFile)
 
+const MODULES = ['', '-relaxed', '-threads', '-threads-relaxed'].map(
+  (suffix) => `bimamba${suffix}.wasm`,
+)
+
 /** Every file of the tarball is one of these. */
 const NEEDED = [
   /^(package\.json|README\.md|LICENSE)$/,
   /^js\/([a-z]+\/)?[a-z0-9-]+\.(js|wgsl)$/,
-  /^dist\/(bimamba(-threads)?\.wasm|tokenizers\.mjs|tokenizers\.LICENSE)$/,
+  /^dist\/(bimamba(-threads)?(-relaxed)?\.wasm|tokenizers\.mjs|tokenizers\.LICENSE)$/,
   /^dist\/types\/([a-z]+\/)?[a-z0-9-]+\.d\.ts$/,
   /^models\/(?!training)[a-z0-9-]+\/([a-z0-9-]+\.safetensors|LICENSE|NOTICE|README\.md|curves\.svg)$/,
 ]
@@ -61,8 +65,7 @@ test('the tarball holds what is needed and nothing else', () => {
     'js/index.js',
     'js/worker.js',
     'js/thread.js',
-    'dist/bimamba.wasm',
-    'dist/bimamba-threads.wasm',
+    ...MODULES.map((name) => `dist/${name}`),
     'dist/types/index.d.ts',
   ]) {
     assert.ok(paths.includes(path), `${path} is missing`)
@@ -88,7 +91,7 @@ test('every file that package.json names is there', async () => {
 
 test('what an option of load can place elsewhere can be named to be copied', async () => {
   const { exports } = JSON.parse(await readFile(inPackage('package.json'), 'utf8'))
-  for (const name of ['worker.js', 'thread.js', 'bimamba.wasm', 'bimamba-threads.wasm']) {
+  for (const name of ['worker.js', 'thread.js', ...MODULES]) {
     assert.equal(typeof exports[`./${name}`], 'string', name)
   }
 })
