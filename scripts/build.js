@@ -47,10 +47,12 @@ function isCurrent(output, inputs) {
 }
 
 function buildWasm() {
-  const recipes = ['cmake', 'CMakeLists.txt', 'CMakePresets.json', 'scripts/simd-opcodes.js']
-  const inputs = ['src', 'wasm', ...recipes]
-  const outputs = [...MODULES, ...RELAXED_MODULES].map((name) => `dist/${name}.wasm`)
-  if (outputs.every((output) => isCurrent(output, inputs))) return
+  const inputs = ['src', 'wasm', 'cmake', 'CMakeLists.txt', 'CMakePresets.json']
+  const relaxedInputs = [...inputs, 'scripts/simd-opcodes.js']
+  const areCurrent =
+    MODULES.every((name) => isCurrent(`dist/${name}.wasm`, inputs)) &&
+    RELAXED_MODULES.every((name) => isCurrent(`dist/${name}.wasm`, relaxedInputs))
+  if (areCurrent) return
   run('cmake', ['--preset', 'wasm'])
   run('cmake', ['--build', '--preset', 'wasm', '--parallel', String(availableParallelism())])
   for (const name of RELAXED_MODULES) {
