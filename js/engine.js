@@ -10,6 +10,7 @@ import { Core } from './core.js'
 import { detokenize, TokenBytes } from './detokenizer.js'
 import { BmError } from './errors.js'
 import { evaluate, generate } from './generate.js'
+import { isWorthChoosing, quickestVariant } from './kernel-choice.js'
 import { loadModel } from './loader.js'
 import { coreCount, mayHaveThreads } from './platform.js'
 import { openSource } from './source.js'
@@ -41,7 +42,7 @@ import { createTokenizer } from './tokenizer.js'
  * @property {number} memoryBytes  of the engine: weights, state and buffers
  * @property {'fast' | 'high' | 'exact'} precision
  * @property {'f32' | 'f16'} state
- * @property {string} variant      the kernel family
+ * @property {string} variant      the kernel family: as asked for, or the quickest here. No result depends on it
  * @property {'plain' | 'relaxed'} simd  of the module: 'relaxed' where the JavaScript engine has relaxed SIMD. No result depends on it
  * @property {number} threads      that were started; how many of them work is found by what tokens cost
  * @property {boolean} hasTokenizer
@@ -114,7 +115,10 @@ export class Engine {
     const most = threads === 'auto' ? coreCount() : threads
     const shared = most > 1 && mayHaveThreads()
     const core = await Core.create({ wasm: wasmUrl, shared, signal })
-    const loaded = await loadModel(core, openSource(source), { variant, onProgress, signal })
+    const variantFor = (/** @type {PackedHeader} */ { fileBytes }) =>
+      variant ?? (isWorthChoosing(fileBytes) ? quickestVariant(core, { precision }) : undefined)
+    const control = { variantFor, ...(onProgress && { onProgress }), ...(signal && { signal }) }
+    const loaded = await loadModel(core, openSource(source), control)
     const { model, header, tokenizerJson } = loaded
     // A thread whose script does not come would be awaited for ever.
     const onAbort = () => core.close()

@@ -24,11 +24,14 @@ const PEEK_BYTES = 512
 /**
  * @param {Core} core
  * @param {Source} source
- * @param {{ variant?: string | undefined, onProgress?: ((progress: Progress) => void) | undefined, signal?: AbortSignal | undefined }} [options]
+ * @param {object} [options]
+ * @param {(header: PackedHeader) => string | undefined} [options.variantFor] the kernel family for a file; default: the standard one
+ * @param {(progress: Progress) => void} [options.onProgress]
+ * @param {AbortSignal} [options.signal]
  * @returns {Promise<{ model: CoreModel, header: PackedHeader, tokenizerJson: string | null }>} the caller closes the model
  * @throws {BmError} `network`, `io`, `format`, `integrity`, `memory`, `config`, `unsupported`
  */
-export async function loadModel(core, source, { variant, onProgress, signal } = {}) {
+export async function loadModel(core, source, { variantFor, onProgress, signal } = {}) {
   if (!globalThis.crypto?.subtle) {
     throw new BmError(
       'unsupported',
@@ -41,6 +44,7 @@ export async function loadModel(core, source, { variant, onProgress, signal } = 
   let model = null
   try {
     const header = await readHeader(stream, core)
+    const variant = variantFor?.(header)
     model = core.createModel(header.config, variant === undefined ? {} : { variant })
     const progress = new ProgressReport(onProgress, header)
     const tokenizer = await readData(stream, header, model, progress)

@@ -7,6 +7,7 @@
 
 import { Engine } from './engine.js'
 import { BmError } from './errors.js'
+import { isWorthChoosing } from './kernel-choice.js'
 import { absoluteUrl } from './platform.js'
 import { RemoteEngine } from './remote.js'
 import {
@@ -24,6 +25,9 @@ import { describeSource } from './source.js'
 /** @typedef {import('./source.js').ModelSource} ModelSource */
 /** @typedef {import('./generate.js').Stats} Stats */
 /** @typedef {import('./generate.js').Scored} Scored */
+
+/** Kernel families found to be the quickest here, by precision and module: each is looked for once. @type {Map<string, string>} */
+const quickestFamilies = new Map()
 
 /**
  * A loaded model. It does one thing at a time: a second `generate` (or `evaluate`) while one is running throws `busy`.
@@ -54,20 +58,30 @@ export class BiMamba {
     const { precision, state, threads, variant, inline, onProgress, signal, ...places } =
       checkLoad(options)
     const { wasmUrl, workerUrl, threadUrl } = places
+    const family = `${precision} ${wasmUrl ?? ''}`
+    const known = variant ?? quickestFamilies.get(family)
     const engineOptions = {
       precision,
       state,
       threads,
-      ...(variant === undefined ? {} : { variant }),
+      ...(known === undefined ? {} : { variant: known }),
       ...(wasmUrl === undefined ? {} : { wasmUrl: absoluteUrl(wasmUrl) }),
       ...(threadUrl === undefined ? {} : { threadUrl: absoluteUrl(threadUrl) }),
     }
     const descriptor = describeSource(source)
-    if (inline)
-      return new BiMamba(await Engine.load(descriptor, engineOptions, { onProgress, signal }))
     const worker = workerUrl === undefined ? undefined : absoluteUrl(workerUrl)
-    const control = { workerUrl: worker, onProgress, signal }
-    return new BiMamba(await RemoteEngine.load(descriptor, engineOptions, control))
+    const engine = inline
+      ? await Engine.load(descriptor, engineOptions, { onProgress, signal })
+      : await RemoteEngine.load(descriptor, engineOptions, {
+          workerUrl: worker,
+          onProgress,
+          signal,
+        })
+    const model = new BiMamba(engine)
+    if (known === undefined && isWorthChoosing(model.info.fileBytes)) {
+      quickestFamilies.set(family, model.info.variant)
+    }
+    return model
   }
 
   /** The model's shape: layers, widths, vocabulary. */

@@ -77,7 +77,10 @@ export class BenchSubject {
             model: await randomModel(core, syntheticConfig(synthetic), { variant, signal }),
             header: null,
           }
-        : await loadModel(core, openSource(describeSource(source)), { variant, signal })
+        : await loadModel(core, openSource(describeSource(source)), {
+            variantFor: () => variant,
+            signal,
+          })
       const { model, header } = loaded
       await core.startTeam(threads)
       const session = model.createSession({ precision, state })

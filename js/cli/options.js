@@ -50,7 +50,7 @@ export const MODEL_OPTIONS = {
   threads: { value: 'N|auto', help: 'that compute, 1 to 64 (default auto); changes no result' },
   variant: {
     value: 'NAME',
-    help: 'kernel family: table (default), popcount or ref; changes no result',
+    help: 'kernel family: table, popcount or ref (default: the quickest); changes no result',
   },
 }
 
