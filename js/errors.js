@@ -19,7 +19,7 @@
  * - `network`      a request failed or ended early
  * - `numeric`      a computation gave NaN or infinity
  * - `tokenizer`    the tokenizer is missing, invalid or of an unsupported kind
- * - `unsupported`  this JavaScript engine lacks something needed (the message names it)
+ * - `unsupported`  this JavaScript engine, or the format to write, lacks something needed (the message names it)
  *
  * @typedef {'argument'|'busy'|'checkpoint'|'closed'|'config'|'format'|'integrity'|'internal'|'io'
  *   |'memory'|'network'|'numeric'|'tokenizer'|'unsupported'} BmErrorCode

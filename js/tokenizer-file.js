@@ -332,7 +332,7 @@ function libraryInput({ shape }, vocab, merges, matched) {
 }
 
 /** @param {number} byte @returns {string} the token of byte fallback */
-function byteToken(byte) {
+export function byteToken(byte) {
   return `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`
 }
 

@@ -6,7 +6,7 @@
 
 import { convertCheckpoint } from '../convert/index.js'
 import { Core } from '../core.js'
-import { COMMON_OPTIONS, helpText, parseOptions, UsageError } from './options.js'
+import { COMMON_OPTIONS, helpText, oneOf, parseOptions, UsageError } from './options.js'
 import { withoutControls, write } from './output.js'
 import { createProgress, formatBytes } from './progress.js'
 
@@ -86,21 +86,6 @@ function readOptions({ values }) {
     ...(source === undefined ? {} : { source }),
     ...(licence === undefined ? {} : { licence }),
   }
-}
-
-/**
- * @template {string} T
- * @param {string} name
- * @param {string} value
- * @param {readonly T[]} choices
- * @returns {T}
- */
-function oneOf(name, value, choices) {
-  const found = choices.find((choice) => choice === value)
-  if (found === undefined) {
-    throw new UsageError(`--${name} is '${value}', want ${choices.join(', ')}`)
-  }
-  return found
 }
 
 /** @param {import('../convert/index.js').PackSummary} summary @param {string} out */

@@ -24,6 +24,10 @@ const COMMANDS = {
   bench: { about: 'measure speed and memory', load: () => import('./bench.js') },
   convert: { about: 'pack a checkpoint', load: () => import('./convert.js') },
   inspect: { about: 'show what a packed model holds', load: () => import('./inspect.js') },
+  'export-gguf': {
+    about: 'write a packed model as GGUF, for llama.cpp',
+    load: () => import('./export-gguf.js'),
+  },
 }
 
 const HELP = `Usage: bimamba COMMAND [options]
@@ -32,7 +36,7 @@ Runs 1-bit Mamba-2 (Bi-Mamba) language models.
 
 Commands:
 ${Object.entries(COMMANDS)
-  .map(([name, { about }]) => `  ${name.padEnd(12)}${about}`)
+  .map(([name, { about }]) => `  ${name.padEnd(13)}${about}`)
   .join('\n')}
 
 bimamba COMMAND --help shows a command's options.

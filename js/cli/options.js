@@ -111,6 +111,21 @@ export function readNumber(text, label) {
 }
 
 /**
+ * @template {string} T
+ * @param {string} name
+ * @param {string} value
+ * @param {readonly T[]} choices
+ * @returns {T}
+ */
+export function oneOf(name, value, choices) {
+  const found = choices.find((choice) => choice === value)
+  if (found === undefined) {
+    throw new UsageError(`--${name} is '${value}', want ${choices.join(', ')}`)
+  }
+  return found
+}
+
+/**
  * @param {string} text ids separated by commas
  * @param {string} label
  * @returns {number[]}

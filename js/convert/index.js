@@ -1,16 +1,20 @@
 /**
- * Checkpoints to packed models, in Node and in browsers.
+ * Checkpoints to packed models, and packed models to GGUF, in Node and in browsers.
  *
- * Owns `convertCheckpoint`, the way for folders and files of Node. A page calls `packCheckpoint` with a
- * `blobFolder` and an Output of its own. Knows nothing of the command line.
+ * Owns `convertCheckpoint` and `exportGgufFile`, the way for folders and files of Node. A page calls `packCheckpoint` with a
+ * `blobFolder`, or `exportGguf` with a `blobSource`, and an Output of its own. Knows nothing of the command line.
  */
 
+import { exportGguf } from './gguf-export.js'
 import { createOutput, openFile, openFolder } from './node-files.js'
 import { packCheckpoint } from './pack.js'
 
 export { blobFolder, blobSource, bytesSource } from './byte-source.js'
+export { exportGguf } from './gguf-export.js'
 export { packCheckpoint } from './pack.js'
 
+/** @typedef {import('./gguf-export.js').ExportSummary} ExportSummary */
+/** @typedef {import('./node-files.js').Output} Output */
 /** @typedef {import('./pack.js').PackSummary} PackSummary */
 
 /**
@@ -39,5 +43,42 @@ export async function convertCheckpoint(core, folder, out, options = {}) {
     await output?.abort()
     await file?.close()
     await opened.close()
+  }
+}
+
+/** @param {string} out path of a GGUF file @returns {string} path of the adapter beside it */
+export function adapterPath(out) {
+  return `${out.replace(/\.gguf$/i, '')}.lora.gguf`
+}
+
+/**
+ * Writes a packed model as GGUF: `out`, and the adapter beside it when the model needs one. Both appear when both are
+ * complete; on an error or an abort nothing is left behind and files that were there before stay.
+ *
+ * @param {import('../format.js').TensorTable} core an engine, for its table of tensors
+ * @param {string} path of the packed model
+ * @param {string} out path of the GGUF file
+ * @param {import('./gguf-export.js').ExportOptions} [options]
+ * @returns {Promise<ExportSummary & { adapter: string | null }>} `adapter`: its path
+ * @throws {import('../errors.js').BmError} `format`, `integrity`, `tokenizer`, `unsupported`, `argument`, `io`
+ */
+export async function exportGgufFile(core, path, out, options = {}) {
+  const file = await openFile(path)
+  /** @type {Output[]} */
+  const outputs = []
+  const create = async (/** @type {string} */ target) => {
+    const output = await createOutput(target)
+    outputs.push(output)
+    return output
+  }
+  try {
+    const model = () => create(out)
+    const adapter = () => create(adapterPath(out))
+    const summary = await exportGguf(core, file, { model, adapter }, options)
+    for (const output of outputs) await output.commit()
+    return { ...summary, adapter: summary.adapterBytes ? adapterPath(out) : null }
+  } finally {
+    for (const output of outputs) await output.abort()
+    await file.close()
   }
 }

@@ -1,0 +1,79 @@
+/**
+ * `bimamba export-gguf`: a packed model to GGUF files, for llama.cpp.
+ *
+ * Owns the options, the progress bar and the closing summary. The work is done by js/convert.
+ */
+
+import { exportGgufFile } from '../convert/index.js'
+import { Core } from '../core.js'
+import { COMMON_OPTIONS, helpText, oneOf, parseOptions, UsageError } from './options.js'
+import { withoutControls, write } from './output.js'
+import { createProgress, formatBytes } from './progress.js'
+
+/** @typedef {import('./output.js').Io} Io */
+
+const USAGE = `
+Usage: bimamba export-gguf [options] MODEL OUT.gguf
+
+Writes a packed model as GGUF, architecture mamba2, which llama.cpp runs unchanged. The part of the weights that is the
+same in a whole column goes to an adapter beside it, OUT.lora.gguf: llama-cli -m OUT.gguf --lora OUT.lora.gguf`
+
+const SIGNS = /** @type {const} */ (['q1_0', 'f32'])
+const EMBEDDINGS = /** @type {const} */ (['f32', 'q8_0'])
+
+const TABLE = {
+  signs: {
+    value: SIGNS.join('|'),
+    help: 'type of the 1-bit matrices (default q1_0, and q4_0 where rows are no multiple of 128)',
+  },
+  embedding: {
+    value: EMBEDDINGS.join('|'),
+    help: 'type of embedding and head (default f32: exact; q8_0 rounds the scales of an int8 table)',
+  },
+  ...COMMON_OPTIONS,
+}
+
+/**
+ * @param {string[]} args
+ * @param {Io} io
+ * @returns {Promise<number>} exit code
+ */
+export async function run(args, io) {
+  const { flags, values, positionals } = parseOptions(args, TABLE)
+  if (flags.has('help')) {
+    await write(io.stdout, helpText(USAGE, TABLE))
+    return 0
+  }
+  const [model, out, extra] = positionals
+  if (!model || !out) throw new UsageError('export-gguf needs MODEL and OUT.gguf')
+  if (extra !== undefined) throw new UsageError(`unexpected argument '${extra}'`)
+  const progress = createProgress(io.stderr)
+  try {
+    const summary = await exportGgufFile(await Core.create(), model, out, {
+      signs: oneOf('signs', values.get('signs')?.[0] ?? SIGNS[0], SIGNS),
+      embedding: oneOf('embedding', values.get('embedding')?.[0] ?? EMBEDDINGS[0], EMBEDDINGS),
+      onProgress: progress.update,
+      signal: io.signal,
+    })
+    progress.clear()
+    for (const warning of summary.warnings) await write(io.stderr, `bimamba: warning: ${warning}\n`)
+    await write(io.stdout, withoutControls(describe(summary, out)))
+    return 0
+  } finally {
+    progress.clear()
+  }
+}
+
+/** @param {Awaited<ReturnType<typeof exportGgufFile>>} summary @param {string} out */
+function describe({ fileBytes, adapter, adapterBytes, types, tableBytes }, out) {
+  const kinds = [...types].map(
+    ([type, { tensors, bytes }]) => `${tensors} ${type} (${formatBytes(bytes)})`,
+  )
+  return [
+    `${out}: ${formatBytes(fileBytes)}`,
+    `  tensors    ${kinds.join(', ')}`,
+    `  embedding  ${formatBytes(tableBytes)}`,
+    `  adapter    ${adapter ? `${adapter}: ${formatBytes(adapterBytes)}` : 'none needed: beta is zero'}`,
+    '',
+  ].join('\n')
+}
