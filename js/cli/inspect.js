@@ -1,21 +1,19 @@
 /**
  * `bimamba inspect`: what a packed file says about itself, and whether its bytes are those it names.
  *
- * Owns the listing and the check of chunk hashes. The header is read by js/format.js.
+ * Owns the listing. The file is read and checked by js/convert/packed-source.js.
  */
 
-import { createHash } from 'node:crypto'
-import { open } from 'node:fs/promises'
+import { openFile } from '../convert/node-files.js'
+import { PackedSource } from '../convert/packed-source.js'
 import { Core } from '../core.js'
 import { BmError } from '../errors.js'
-import { parseHeader, readHeaderLength } from '../format.js'
 import { COMMON_OPTIONS, helpText, parseOptions, UsageError } from './options.js'
 import { withoutControls, write } from './output.js'
 import { createProgress, formatBytes } from './progress.js'
 
 /** @typedef {import('./output.js').Io} Io */
 /** @typedef {import('../format.js').PackedHeader} PackedHeader */
-/** @typedef {import('node:fs/promises').FileHandle} FileHandle */
 
 const USAGE = `
 Usage: bimamba inspect [options] FILE
@@ -45,10 +43,9 @@ export async function run(args, io) {
   const file = await openFile(path)
   const progress = createProgress(io.stderr)
   try {
-    const header = await readHeader(file, path)
-    const bad = flags.has('verify')
-      ? await badChunks(file, header, progress.update, io.signal)
-      : null
+    const packed = await PackedSource.open(await Core.create(), file)
+    const { header } = packed
+    const bad = flags.has('verify') ? await badChunks(packed, progress.update, io.signal) : null
     progress.clear()
     const text = flags.has('json') ? asJson(header, bad) : asText(path, header, bad)
     await write(io.stdout, withoutControls(text), io.signal)
@@ -60,67 +57,15 @@ export async function run(args, io) {
   }
 }
 
-/** @param {unknown} error */
-function messageOf(error) {
-  return error instanceof Error ? error.message : String(error)
-}
-
-/** @param {string} path */
-async function openFile(path) {
-  try {
-    return await open(path, 'r')
-  } catch (cause) {
-    throw new BmError('io', `${path}: ${messageOf(cause)}`, { cause })
-  }
-}
-
-/** @param {FileHandle} file @param {number} position @param {number} length @returns {Promise<Uint8Array>} fewer at the end */
-async function readAt(file, position, length) {
-  const bytes = new Uint8Array(length)
-  let done = 0
-  for (;;) {
-    const { bytesRead } = await file.read(bytes, done, length - done, position + done)
-    done += bytesRead
-    if (bytesRead === 0 || done === length) return bytes.subarray(0, done)
-  }
-}
-
-/** @param {FileHandle} file @param {string} path @returns {Promise<PackedHeader>} */
-async function readHeader(file, path) {
-  try {
-    const { size } = await file.stat()
-    const length = readHeaderLength(await readAt(file, 0, 512))
-    const header = await parseHeader(await readAt(file, 0, 8 + length), await Core.create())
-    if (header.fileBytes !== size) {
-      const what = size < header.fileBytes ? 'truncated' : 'followed by other bytes'
-      throw new BmError('format', `${size} bytes, want ${header.fileBytes}: the file is ${what}`)
-    }
-    return header
-  } catch (cause) {
-    if (!(cause instanceof BmError))
-      throw new BmError('io', `${path}: ${messageOf(cause)}`, { cause })
-    throw new BmError(cause.code, `${path}: ${cause.message}`, { cause })
-  }
-}
-
 /**
- * @param {FileHandle} file
- * @param {PackedHeader} header
- * @param {(done: number, total: number) => void} update
+ * @param {PackedSource} packed
+ * @param {(done: number, total: number) => void} onProgress
  * @param {AbortSignal} signal
- * @returns {Promise<number[]>} indices of the chunks whose bytes are not those hashed
  */
-async function badChunks(file, { dataOffset, dataBytes, chunkBytes, chunkSha256 }, update, signal) {
+async function badChunks(packed, onProgress, signal) {
+  /** @type {number[]} */
   const bad = []
-  for (let start = 0, k = 0; start < dataBytes; start += chunkBytes, k++) {
-    signal.throwIfAborted()
-    const length = Math.min(chunkBytes, dataBytes - start)
-    const digest = createHash('sha256')
-      .update(await readAt(file, dataOffset + start, length))
-      .digest()
-    if (!digest.equals(chunkSha256.subarray(32 * k, 32 * k + 32))) bad.push(k)
-    update(start + length, dataBytes)
-  }
+  for await (const k of packed.damagedChunks({ onProgress, signal })) bad.push(k)
   return bad
 }
 

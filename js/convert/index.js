@@ -47,7 +47,7 @@ export async function convertCheckpoint(core, folder, out, options = {}) {
 }
 
 /** @param {string} out path of a GGUF file @returns {string} path of the adapter beside it */
-export function adapterPath(out) {
+function adapterPath(out) {
   return `${out.replace(/\.gguf$/i, '')}.lora.gguf`
 }
 

@@ -5,7 +5,7 @@
  * js/format.js. Knows nothing of where the tensors go. Memory: one chunk, and what the caller asks for.
  */
 
-import { BmError } from '../errors.js'
+import { BmError, reasonOf } from '../errors.js'
 import { parseHeader, readHeaderLength } from '../format.js'
 
 /** @typedef {import('./byte-source.js').ByteSource} ByteSource */
@@ -49,18 +49,21 @@ export class PackedSource {
       }
       return new PackedSource(source, header)
     } catch (cause) {
-      if (!(cause instanceof BmError) || cause.code !== 'format') throw cause
-      throw new BmError('format', `${source.name}: ${cause.message}`, { cause })
+      const isOurs = cause instanceof BmError
+      const code = isOurs ? cause.code : 'io'
+      const reason = isOurs ? cause.message : reasonOf(cause)
+      const named = reason.startsWith(source.name) ? reason : `${source.name}: ${reason}`
+      throw new BmError(code, named, { cause })
     }
   }
 
   /**
    * Compares every byte of the data with its hash.
    *
-   * @param {AbortSignal} [signal]
-   * @throws {BmError} `integrity`: names the first damaged chunk
+   * @param {{ onProgress?: (done: number, total: number) => void, signal?: AbortSignal | undefined }} [options] bytes
+   * @returns {AsyncGenerator<number, void, void>} the chunks whose bytes are not those hashed
    */
-  async verify(signal) {
+  async *damagedChunks({ onProgress, signal } = {}) {
     const { dataOffset, dataBytes, chunkBytes, chunkSha256 } = this.header
     for (let start = 0, k = 0; start < dataBytes; start += chunkBytes, k++) {
       signal?.throwIfAborted()
@@ -69,10 +72,16 @@ export class PackedSource {
       const digest = new Uint8Array(
         await crypto.subtle.digest('SHA-256', /** @type {BufferSource} */ (bytes)),
       )
-      if (digest.some((byte, i) => byte !== chunkSha256[32 * k + i])) {
-        const where = `chunk ${k} (from byte ${dataOffset + start})`
-        throw new BmError('integrity', `${this.name}: ${where} is damaged: its SHA-256 differs`)
-      }
+      if (digest.some((byte, i) => byte !== chunkSha256[32 * k + i])) yield k
+      onProgress?.(start + length, dataBytes)
+    }
+  }
+
+  /** @param {AbortSignal} [signal] @throws {BmError} `integrity`: names the first damaged chunk */
+  async verify(signal) {
+    for await (const k of this.damagedChunks({ signal })) {
+      const where = `chunk ${k} (from byte ${this.header.dataOffset + k * this.header.chunkBytes})`
+      throw new BmError('integrity', `${this.name}: ${where} is damaged: its SHA-256 differs`)
     }
   }
 
