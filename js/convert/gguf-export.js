@@ -16,6 +16,7 @@ import { PackedSource } from './packed-source.js'
 /** @typedef {import('./gguf.js').GgufEntry} GgufEntry */
 /** @typedef {import('./gguf.js').GgufSource} GgufSource */
 /** @typedef {import('./node-files.js').Output} Output */
+/** @typedef {import('../format.js').PackedHeader} PackedHeader */
 
 /**
  * @typedef {object} ExportOptions
@@ -61,7 +62,7 @@ export async function exportGguf(core, source, outputs, options = {}) {
     throw choice('embedding', embedding, `f32 for a table of ${config.embedding_dtype}`)
   }
   await packed.verify(signal)
-  const tokenizer = tokenizerMetadata(await packed.tokenizerJson(), packed.header)
+  const { metadata, warnings } = exportMetadata(packed.header, await packed.tokenizerJson())
   const tensors = modelTensors(packed, { signs, table })
   const adapter = await adapterTensors(packed)
   const totalBytes = [...tensors, ...adapter].reduce((sum, t) => sum + ggufTensorBytes(t), 0)
@@ -70,7 +71,6 @@ export async function exportGguf(core, source, outputs, options = {}) {
     doneBytes += bytes
     onProgress?.(doneBytes, totalBytes)
   }
-  const metadata = [...nameMetadata(packed), ...sizeMetadata(config), ...tokenizer.metadata]
   const write = { onBytes, signal }
   const fileBytes = await writeGguf(await outputs.model(), metadata, tensors, write)
   const adapterBytes = adapter.length
@@ -80,7 +80,7 @@ export async function exportGguf(core, source, outputs, options = {}) {
   const types = countTypes(tensors)
   const isTable = (/** @type {GgufSource} */ { name }) => /^(token_embd|output)\./.test(name)
   const tableBytes = tensors.filter(isTable).reduce((sum, t) => sum + ggufTensorBytes(t), 0)
-  return { fileBytes, adapterBytes, types, tableBytes, warnings: tokenizer.warnings }
+  return { fileBytes, adapterBytes, types, tableBytes, warnings }
 }
 
 /** @type {GgufEntry[]} alpha is the strength of the adapter, divided by its rank */
@@ -91,15 +91,26 @@ const ADAPTER_METADATA = [
   { key: 'adapter.lora.alpha', type: 'f32', value: 1 },
 ]
 
-/** @param {PackedSource} packed @returns {GgufEntry[]} */
-function nameMetadata({ header }) {
-  return [
+/**
+ * All that the model's file says beside its tensors.
+ *
+ * @param {PackedHeader} header
+ * @param {string | null} tokenizerJson
+ * @returns {{ metadata: GgufEntry[], warnings: string[] }}
+ * @throws {BmError} `tokenizer`
+ */
+export function exportMetadata(header, tokenizerJson) {
+  const tokenizer = tokenizerMetadata(tokenizerJson, header)
+  /** @type {GgufEntry[]} */
+  const names = [
     { key: 'general.architecture', type: 'string', value: 'mamba2' },
     { key: 'general.type', type: 'string', value: 'model' },
     { key: 'general.name', type: 'string', value: header.source },
     { key: 'general.license', type: 'string', value: header.licence },
     { key: 'general.quantization_version', type: 'u32', value: 2 },
   ]
+  const metadata = [...names, ...sizeMetadata(header.config), ...tokenizer.metadata]
+  return { metadata, warnings: tokenizer.warnings }
 }
 
 /** @param {GgufSource[]} tensors */

@@ -30,9 +30,10 @@ const ISOLATION = {
  * @param {object} site
  * @param {Record<string, string>} site.folders first folder of the URL's path -> folder on disk
  * @param {boolean} [site.isolated] send the headers of cross-origin isolation
+ * @param {string | null} [site.policy] another Content-Security-Policy; null: none
  * @returns {Promise<{ url: string, close: () => Promise<void> }>} url ends without a slash
  */
-export async function startPageServer({ folders, isolated = false }) {
+export async function startPageServer({ folders, isolated = false, policy = POLICY }) {
   const server = createServer((request, response) => {
     const path = normalize(decodeURIComponent(new URL(request.url ?? '/', 'http://host').pathname))
     const [, first = '', ...rest] = path.split('/')
@@ -45,7 +46,7 @@ export async function startPageServer({ folders, isolated = false }) {
     response.writeHead(200, {
       'Content-Type': TYPES[extname(file)] ?? 'application/octet-stream',
       'Content-Length': size.size,
-      'Content-Security-Policy': POLICY,
+      ...(policy === null ? {} : { 'Content-Security-Policy': policy }),
       'Cache-Control': 'no-store',
       ...(isolated ? ISOLATION : {}),
     })

@@ -67,4 +67,14 @@ export const TOLERANCES = {
     limit: 1e-3,
     measured: '3.1e-5, models/tales, 512 tokens it wrote; 6.6e-4, models/llama-stories',
   },
+  /** llama.cpp with the exported model, signs as F32, against `exact`; as `exact`. Looked at by `npm run bench:peers`. */
+  llamaFloats: {
+    limit: 1e-5,
+    measured: '4.0e-7, models/tales-nano, 128 tokens it wrote; 6.5e-7, models/llama-stories',
+  },
+  /** The same with signs as Q1_0 and Q4_0, for which llama.cpp rounds inputs to int8. */
+  llamaIntegers: {
+    limit: 5e-2,
+    measured: '9.1e-3, models/tales-nano; 1.4e-2, models/tales',
+  },
 }
