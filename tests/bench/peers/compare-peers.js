@@ -59,6 +59,8 @@ if (rows.some(({ passed }) => !passed)) throw new Error('llama.cpp does not comp
 
 if (!values.check) {
   const [before = 0] = loadavg()
+  if (before > 0.5)
+    say(`the machine is not idle (load ${before.toFixed(1)}): two threads will suffer`)
   const shapes = (values.shapes ?? (values.quick ? '780M' : '780M,2.7B')).split(',')
   const speed = []
   let Chromium = ''

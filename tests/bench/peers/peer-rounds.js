@@ -19,8 +19,8 @@ import { startSubjects } from './subjects.js'
 const MOST_PROMPT = 512
 const MOST_DECODE = 64
 /** Seconds that one measurement should take, at most. */
-const PROMPT_SECONDS = { bimamba: 16, 'llama.cpp': 16, wllama: 6 }
-const DECODE_SECONDS = 2
+const PROMPT_SECONDS = { bimamba: 16, 'llama.cpp': 10, wllama: 4 }
+const DECODE_SECONDS = 1.5
 /** Tokens that say how fast a long prompt would be. */
 const CHUNK = 64
 /** A prompt of wllama has two tokens of its own. */
