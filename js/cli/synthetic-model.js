@@ -5,6 +5,7 @@
  * and memory is what trained weights of that shape cost. The weights are the same on every machine.
  */
 
+import { BmError } from '../errors.js'
 import { breathe } from '../platform.js'
 
 /** @typedef {import('../core.js').Core} Core */
@@ -19,9 +20,15 @@ const SHAPES = /** @type {const} */ ({ '780M': [48, 1536], '1.3B': [48, 2048], '
 /** The shapes there are. */
 export const SHAPE_NAMES = /** @type {ShapeName[]} */ (Object.keys(SHAPES))
 
-/** @param {ShapeName} name @returns {ModelConfig} */
+/**
+ * @param {string} name one of SHAPE_NAMES
+ * @returns {ModelConfig}
+ * @throws {BmError} `argument`
+ */
 export function syntheticConfig(name) {
-  const [n_layer, d_model] = SHAPES[name]
+  const shape = SHAPES[/** @type {ShapeName} */ (name)]
+  if (!shape) throw new BmError('argument', `shape '${name}', want ${SHAPE_NAMES.join(', ')}`)
+  const [n_layer, d_model] = shape
   return {
     n_layer,
     d_model,
@@ -53,8 +60,8 @@ const FLOAT_RANGES = /** @type {[RegExp, number, number][]} */ ([
   [/./, -0.5, 1],
 ])
 
-/** @param {number} length @returns {Uint8Array} by xorshift */
-function randomBytes(length) {
+/** @param {number} length a multiple of 4 @returns {Uint8Array} by xorshift, the same on every machine */
+export function randomBytes(length) {
   const words = new Uint32Array(length / 4)
   let s = 2463534242
   for (let i = 0; i < words.length; i++) {

@@ -5,7 +5,7 @@
  * next one. Everything is as `BiMamba.load` has it by default, but that the number of threads is given.
  */
 
-import { fillSynthetic, syntheticConfig } from '../../../js/cli/synthetic-model.js'
+import { randomModel, syntheticConfig } from '../../../js/cli/synthetic-model.js'
 import { Core } from '../../../js/core.js'
 
 /** Tokens before the first measurement: the engine's optimising compiler and the choice of threads need them. */
@@ -37,7 +37,7 @@ export class BimambaBench {
   static async start({ shape, threads }) {
     const core = await Core.create({ shared: threads > 1 })
     await core.startTeam(threads)
-    const model = fillSynthetic(core, syntheticConfig(shape))
+    const model = await randomModel(core, syntheticConfig(shape))
     const bench = new BimambaBench(core, model.createSession())
     bench.decode(WARM_UP / 2)
     bench.prefill(WARM_UP / 2)

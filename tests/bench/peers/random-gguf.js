@@ -7,7 +7,7 @@
 
 import { existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { syntheticBytes, syntheticConfig } from '../../../js/cli/synthetic-model.js'
+import { randomBytes, syntheticConfig } from '../../../js/cli/synthetic-model.js'
 import { GGML_TYPES, ggufTensorBytes, writeGguf } from '../../../js/convert/gguf.js'
 import { exportMetadata } from '../../../js/convert/gguf-export.js'
 import { modelTensors } from '../../../js/convert/gguf-tensors.js'
@@ -68,7 +68,7 @@ export async function randomGguf(folder, shape, type) {
   if (existsSync(path)) return path
   const config = syntheticConfig(shape)
   const packed = await unwritten(config)
-  const noise = syntheticBytes(NOISE_BYTES)
+  const noise = randomBytes(NOISE_BYTES)
   const tensors = modelTensors(packed, { signs: 'q1_0', table: 'Q8_0' }).map((tensor) => {
     const isProjection = tensor.type === 'Q1_0'
     const typed = { ...tensor, type: isProjection ? type : tensor.type }
