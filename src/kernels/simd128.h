@@ -75,13 +75,13 @@ static inline v128_t bm_v_exp(v128_t x) {
     v128_t n = wasm_f32x4_sub(shifted, magic);
     v128_t r = wasm_f32x4_sub(x, wasm_f32x4_mul(n, wasm_f32x4_splat(BM_LN2_HIGH)));
     r = wasm_f32x4_sub(r, wasm_f32x4_mul(n, wasm_f32x4_splat(BM_LN2_LOW)));
-    v128_t p = wasm_f32x4_splat(BM_EXP_C0);
-    p = bm_v_mul_add(p, r, wasm_f32x4_splat(BM_EXP_C1));
-    p = bm_v_mul_add(p, r, wasm_f32x4_splat(BM_EXP_C2));
-    p = bm_v_mul_add(p, r, wasm_f32x4_splat(BM_EXP_C3));
-    p = bm_v_mul_add(p, r, wasm_f32x4_splat(BM_EXP_C4));
-    p = bm_v_mul_add(p, r, wasm_f32x4_splat(BM_EXP_C5));
-    p = bm_v_mul_add(p, wasm_f32x4_mul(r, r), r);
+    v128_t r2 = wasm_f32x4_mul(r, r);
+    v128_t p = bm_v_mul_add(wasm_f32x4_splat(BM_EXP_C0), r, wasm_f32x4_splat(BM_EXP_C1));
+    v128_t p1 = bm_v_mul_add(wasm_f32x4_splat(BM_EXP_C2), r, wasm_f32x4_splat(BM_EXP_C3));
+    v128_t p2 = bm_v_mul_add(wasm_f32x4_splat(BM_EXP_C4), r, wasm_f32x4_splat(BM_EXP_C5));
+    p = bm_v_mul_add(p, r2, p1);
+    p = bm_v_mul_add(p, r2, p2);
+    p = bm_v_mul_add(p, r2, r);
     p = wasm_f32x4_add(p, wasm_f32x4_splat(1.0f));
     v128_t exponent = wasm_i32x4_add(wasm_i32x4_sub(shifted, wasm_i32x4_splat(BM_ROUND_MAGIC_BITS)),
                                      wasm_i32x4_splat(127));

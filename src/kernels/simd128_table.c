@@ -57,43 +57,67 @@ static size_t table_bytes(size_t cols, bm_precision precision) {
     return sums_bytes(cols) + cols / 4 * (precision == BM_HIGH ? 32 : 16);
 }
 
-/* T[m] for m = 0 ... 15 as two vectors of i16, from 4 adjacent q. */
-static void subset_sums(const int16_t *q, v128_t *low, v128_t *high) {
+/* Lane k of eight i16 in all lanes; k is a constant. */
+#define LANE(v, k) wasm_i16x8_shuffle(v, v, k, k, k, k, k, k, k, k)
+
+/* T[m] for m = 0 ... 15 as two vectors of i16, from q in lanes 0 ... 3 and T[0] in lane 0 of `base`. */
+static inline void subset_sums(v128_t q, v128_t base, v128_t *low, v128_t *high) {
     const v128_t bit0 = wasm_i16x8_make(0, -1, 0, -1, 0, -1, 0, -1);
     const v128_t bit1 = wasm_i16x8_make(0, 0, -1, -1, 0, 0, -1, -1);
     const v128_t bit2 = wasm_i16x8_make(0, 0, 0, 0, -1, -1, -1, -1);
-    int negative = 0;
-    for (size_t k = 0; k < 4; k++)
-        negative += q[k] < 0 ? q[k] : 0;
-    v128_t sum = wasm_i16x8_splat((int16_t)-negative);
-    sum = wasm_i16x8_add(sum, wasm_v128_and(wasm_i16x8_splat(q[0]), bit0));
-    sum = wasm_i16x8_add(sum, wasm_v128_and(wasm_i16x8_splat(q[1]), bit1));
-    sum = wasm_i16x8_add(sum, wasm_v128_and(wasm_i16x8_splat(q[2]), bit2));
+    v128_t sum = LANE(base, 0);
+    sum = wasm_i16x8_add(sum, wasm_v128_and(LANE(q, 0), bit0));
+    sum = wasm_i16x8_add(sum, wasm_v128_and(LANE(q, 1), bit1));
+    sum = wasm_i16x8_add(sum, wasm_v128_and(LANE(q, 2), bit2));
     *low = sum;
-    *high = wasm_i16x8_add(sum, wasm_i16x8_splat(q[3]));
+    *high = wasm_i16x8_add(sum, LANE(q, 3));
+}
+
+/* The tables of four columns; returns where the next ones go. */
+static inline uint8_t *write_tables(uint8_t *table, v128_t low, v128_t high,
+                                    bm_precision precision) {
+    if (precision == BM_HIGH) {
+        const v128_t seven_bits = wasm_i16x8_splat(127);
+        wasm_v128_store(table, wasm_u8x16_narrow_i16x8(wasm_v128_and(low, seven_bits),
+                                                       wasm_v128_and(high, seven_bits)));
+        low = wasm_u16x8_shr(low, 7);
+        high = wasm_u16x8_shr(high, 7);
+        table += 16;
+    }
+    wasm_v128_store(table, wasm_u8x16_narrow_i16x8(low, high));
+    return table + 16;
+}
+
+/* The sum of the lanes of four i32. */
+static int32_t sum_lanes(v128_t v) {
+    return (wasm_i32x4_extract_lane(v, 0) + wasm_i32x4_extract_lane(v, 1)) +
+           (wasm_i32x4_extract_lane(v, 2) + wasm_i32x4_extract_lane(v, 3));
 }
 
 static void tabulate_integers(void *act, size_t cols, bm_precision precision) {
     const int16_t *q = bm_act_values(act, cols);
     int32_t *sums = bm_act_tables(act, cols, precision);
     uint8_t *table = (uint8_t *)sums + sums_bytes(cols);
-    const v128_t seven_bits = wasm_i16x8_splat(127);
-    memset(sums, 0, bm_groups(cols) * sizeof *sums);
-    for (size_t i = 0; i < cols; i += 4) {
-        v128_t low;
-        v128_t high;
-        subset_sums(q + i, &low, &high);
-        if (precision == BM_HIGH) {
-            wasm_v128_store(table, wasm_u8x16_narrow_i16x8(wasm_v128_and(low, seven_bits),
-                                                           wasm_v128_and(high, seven_bits)));
-            low = wasm_u16x8_shr(low, 7);
-            high = wasm_u16x8_shr(high, 7);
-            table += 16;
+    const v128_t zero = wasm_i16x8_splat(0);
+    for (size_t start = 0; start < cols; start += BM_GROUP) {
+        size_t end = cols - start < BM_GROUP ? cols : start + BM_GROUP;
+        v128_t sum_abs = wasm_i32x4_splat(0);
+        for (size_t i = start; i < end; i += 8) {
+            v128_t v = wasm_v128_load(q + i);
+            sum_abs = wasm_i32x4_add(sum_abs, wasm_i32x4_extadd_pairwise_i16x8(wasm_i16x8_abs(v)));
+            /* In every lane: less the negative q of its four. */
+            v128_t base = wasm_i16x8_max(wasm_i16x8_sub(zero, v), zero);
+            base = wasm_i16x8_add(base, wasm_i16x8_shuffle(base, base, 1, 0, 3, 2, 5, 4, 7, 6));
+            base = wasm_i16x8_add(base, wasm_i16x8_shuffle(base, base, 2, 3, 0, 1, 6, 7, 4, 5));
+            v128_t low;
+            v128_t high;
+            subset_sums(v, base, &low, &high);
+            table = write_tables(table, low, high, precision);
+            subset_sums(wasm_i64x2_shuffle(v, v, 1, 1), wasm_i64x2_shuffle(base, base, 1, 1), &low,
+                        &high);
+            table = write_tables(table, low, high, precision);
         }
-        wasm_v128_store(table, wasm_u8x16_narrow_i16x8(low, high));
-        table += 16;
-        for (size_t k = 0; k < 4; k++)
-            sums[i / BM_GROUP] += q[i + k] < 0 ? -q[i + k] : q[i + k];
+        sums[start / BM_GROUP] = sum_lanes(sum_abs);
     }
 }
 
