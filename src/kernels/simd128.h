@@ -3,7 +3,7 @@
  *
  * In WebAssembly these are the engine's own instructions. The native build takes the same intrinsics
  * from SIMDe, so that sanitizers see the very code that ships. Declares the operations of kernels.h
- * that do not depend on how a family lays out signs; simd128_vector.c has them.
+ * that do not depend on how a family lays out signs; simd128_vector.c and simd128_head.c have them.
  */
 #ifndef BM_SIMD128_H
 #define BM_SIMD128_H

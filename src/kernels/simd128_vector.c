@@ -261,11 +261,6 @@ static v128_t shrunk_float_of_half(v128_t wide) {
     return wasm_v128_and(wasm_i32x4_shl(wide, 13), wasm_i32x4_splat((int32_t)0x8fffffff));
 }
 
-/* The same, exact. */
-static v128_t float_of_half(v128_t wide) {
-    return wasm_f32x4_mul(shrunk_float_of_half(wide), wasm_f32x4_splat(0x1p112f));
-}
-
 /* state_half of ref.c without the sign, below 2^-14 anything from 0 to 0x3ff once saturated to u16. */
 static v128_t magnitude_of_half(v128_t v) {
     v128_t magnitude = wasm_v128_and(v, wasm_i32x4_splat(0x7fffffff));
@@ -328,85 +323,4 @@ void bm_scan_f16__simd128(uint16_t *restrict state, float *restrict y, size_t y_
                           const bm_scan *in, size_t head_dim, size_t d_state) {
     for (size_t t = 0; t < in->n; t++)
         scan_token_f16(state, y + t * y_stride, in, t, head_dim, d_state);
-}
-
-/* Exact: at most 256 products below 2^20, summed in i32. n % 16 == 0. */
-static int32_t dot_i16_i8(const int16_t *q, const int8_t *w, size_t n) {
-    v128_t sum = wasm_i32x4_splat(0);
-    for (size_t i = 0; i < n; i += 16) {
-        v128_t bytes = wasm_v128_load(w + i);
-        sum = wasm_i32x4_add(
-            sum, wasm_i32x4_dot_i16x8(wasm_v128_load(q + i), wasm_i16x8_extend_low_i8x16(bytes)));
-        sum = wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(wasm_v128_load(q + i + 8),
-                                                       wasm_i16x8_extend_high_i8x16(bytes)));
-    }
-    return (wasm_i32x4_extract_lane(sum, 0) + wasm_i32x4_extract_lane(sum, 1)) +
-           (wasm_i32x4_extract_lane(sum, 2) + wasm_i32x4_extract_lane(sum, 3));
-}
-
-static float dot_f32_i8(const float *x, const int8_t *w, size_t n) {
-    v128_t s[4] = {wasm_f32x4_splat(0.0f), wasm_f32x4_splat(0.0f), wasm_f32x4_splat(0.0f),
-                   wasm_f32x4_splat(0.0f)};
-    for (size_t i = 0; i < n; i += 16) {
-        v128_t bytes = wasm_v128_load(w + i);
-        v128_t low = wasm_i16x8_extend_low_i8x16(bytes);
-        v128_t high = wasm_i16x8_extend_high_i8x16(bytes);
-        v128_t v[4] = {wasm_i32x4_extend_low_i16x8(low), wasm_i32x4_extend_high_i16x8(low),
-                       wasm_i32x4_extend_low_i16x8(high), wasm_i32x4_extend_high_i16x8(high)};
-        for (size_t k = 0; k < 4; k++)
-            s[k] =
-                bm_v_mul_add(wasm_v128_load(x + i + 4 * k), wasm_f32x4_convert_i32x4(v[k]), s[k]);
-    }
-    return bm_v_sum_stripes(s);
-}
-
-void bm_head_i8__simd128(float *logits, const int8_t *w, const float *scale, size_t rows,
-                         size_t cols, const void *act, bm_precision precision) {
-    const float *d = bm_act_scales(act);
-    const void *values = bm_act_values(act, cols);
-    for (size_t v = 0; v < rows; v++) {
-        const int8_t *row = w + v * cols;
-        if (precision == BM_EXACT) {
-            logits[v] = scale[v] * dot_f32_i8(values, row, cols);
-            continue;
-        }
-        const int16_t *q = values;
-        float sum = 0.0f;
-        for (size_t start = 0; start < cols; start += BM_GROUP) {
-            size_t n = cols - start < BM_GROUP ? cols - start : BM_GROUP;
-            sum += d[start / BM_GROUP] * (float)dot_i16_i8(q + start, row + start, n);
-        }
-        logits[v] = scale[v] * sum;
-    }
-}
-
-void bm_head_f32__simd128(float *logits, const float *w, size_t rows, size_t cols, const float *x) {
-    for (size_t v = 0; v < rows; v++) {
-        const float *row = w + v * cols;
-        v128_t s[4] = {wasm_f32x4_splat(0.0f), wasm_f32x4_splat(0.0f), wasm_f32x4_splat(0.0f),
-                       wasm_f32x4_splat(0.0f)};
-        for (size_t i = 0; i < cols; i += 16)
-            for (size_t k = 0; k < 4; k++)
-                s[k] = bm_v_mul_add(wasm_v128_load(x + i + 4 * k), wasm_v128_load(row + i + 4 * k),
-                                    s[k]);
-        logits[v] = bm_v_sum_stripes(s);
-    }
-}
-
-void bm_head_f16__simd128(float *logits, const uint16_t *w, size_t rows, size_t cols,
-                          const float *x) {
-    for (size_t v = 0; v < rows; v++) {
-        const uint16_t *row = w + v * cols;
-        v128_t s[4] = {wasm_f32x4_splat(0.0f), wasm_f32x4_splat(0.0f), wasm_f32x4_splat(0.0f),
-                       wasm_f32x4_splat(0.0f)};
-        for (size_t i = 0; i < cols; i += 16)
-            for (size_t k = 0; k < 4; k += 2) {
-                v128_t packed = wasm_v128_load(row + i + 4 * k);
-                v128_t low = float_of_half(wasm_i32x4_extend_low_i16x8(packed));
-                v128_t high = float_of_half(wasm_i32x4_extend_high_i16x8(packed));
-                s[k] = bm_v_mul_add(wasm_v128_load(x + i + 4 * k), low, s[k]);
-                s[k + 1] = bm_v_mul_add(wasm_v128_load(x + i + 4 * k + 4), high, s[k + 1]);
-            }
-        logits[v] = bm_v_sum_stripes(s);
-    }
 }
