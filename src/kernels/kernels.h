@@ -98,6 +98,64 @@ typedef struct {
     float skip;               /* D */
 } bm_scan;
 
+/* ---- A head in 4 bits ------------------------------------------------------------------------ */
+
+/*
+ * What is left of an int8 row when it is packed to 4 bits: w[v,i] ~ step * code / 8, code -8 ... 7, with one
+ * step, -127 ... 127, for BM_I4_COLS columns. A unit has that for BM_I4_ROWS rows, made for vectors whose 32-bit
+ * lanes are rows: for every 8 columns and every 4 rows 16 bytes, in them lane j (16 bits) the row j / 2 and,
+ * from its lowest bits up, code + 8 of the columns j % 2, 2 + j % 2, 4 + j % 2 and 6 + j % 2.
+ *
+ * Units follow each other as they are read: blocks of BM_ROWS rows, in them groups of BM_GROUP columns, in them
+ * bands of BM_I4_ROWS rows, in them columns.
+ */
+enum { BM_I4_ROWS = 16, BM_I4_COLS = 32 };
+
+typedef struct {
+    int8_t step[BM_I4_ROWS];
+    uint8_t code[BM_I4_ROWS * BM_I4_COLS / 2];
+} bm_i4_unit;
+
+/* Units of `rows` rows; cols % BM_I4_COLS == 0. Of k * BM_ROWS rows also where row k * BM_ROWS begins. */
+static inline uint64_t bm_i4_units(size_t rows, size_t cols) {
+    return (uint64_t)bm_round_up(rows, BM_ROWS) / BM_I4_ROWS * (cols / BM_I4_COLS);
+}
+
+/* Where the unit of row v and column i is. */
+static inline size_t bm_i4_index(size_t v, size_t i, size_t cols) {
+    size_t start = i / BM_GROUP * BM_GROUP;
+    size_t width = cols - start < BM_GROUP ? cols - start : BM_GROUP;
+    size_t band = v % BM_ROWS / BM_I4_ROWS;
+    return (size_t)bm_i4_units(v / BM_ROWS * BM_ROWS, cols) +
+           (BM_ROWS / BM_I4_ROWS * start + band * width + i - start) / BM_I4_COLS;
+}
+
+/* Where in its unit the code of row v and column i is: a byte, and the bit at which its nibble begins. */
+static inline size_t bm_i4_byte(size_t v, size_t i) {
+    return i % BM_I4_COLS / 8 * 64 + v % BM_I4_ROWS / 4 * 16 + v % 4 * 4 + i % 2 * 2 + i % 8 / 4;
+}
+
+static inline size_t bm_i4_shift(size_t i) {
+    return i % 4 / 2 * 4;
+}
+
+/* step * code of row v and column i: a weight in eighths of an int8 step. */
+static inline int32_t bm_i4_at(const bm_i4_unit *w, size_t v, size_t i, size_t cols) {
+    const bm_i4_unit *unit = w + bm_i4_index(v, i, cols);
+    int32_t code = (unit->code[bm_i4_byte(v, i)] >> bm_i4_shift(i) & 15) - 8;
+    return unit->step[v % BM_I4_ROWS] * code;
+}
+
+/*
+ * Packs row v from its int8 form [cols]. Of 32 columns with weights up to
+ * a magnitude m, no less than 8 and no more than 127, the step is m with the sign that makes the code of the
+ * largest -8 (-m where both signs reach m); codes are 8 w / step to the nearest integer, at most 7. So
+ * weights up to 7 are kept as they are.
+ */
+void bm_i4_pack_row(bm_i4_unit *w, size_t v, size_t cols, const int8_t *row);
+
+/* ---- Operations ------------------------------------------------------------------------------ */
+
 typedef struct {
     const char *name;
 
@@ -195,6 +253,14 @@ typedef struct {
      */
     void (*head_i8)(float *logits, const int8_t *w, const float *scale, size_t rows, size_t cols,
                     const void *act, bm_precision precision);
+
+    /*
+     * The same of a head in 4 bits: logits[v] = (scale[v] / 8) * the sum of head_i8, w[v,i] being the eighths
+     * bm_i4_at(w, v, i, cols). (float)dot_g is rounded where |dot_g|, always below 2^31, is above 2^24.
+     * w [bm_i4_units(rows, cols)], rows may begin at any multiple of BM_ROWS; scale [rows].
+     */
+    void (*head_i4)(float *logits, const bm_i4_unit *w, const float *scale, size_t rows,
+                    size_t cols, const void *act, bm_precision precision);
 
     /* logits[v] = sum x[i] w[v,i] in stripes; w [rows, cols] f32 or IEEE binary16. */
     void (*head_f32)(float *logits, const float *w, size_t rows, size_t cols, const float *x);

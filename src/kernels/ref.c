@@ -222,6 +222,30 @@ static void head_i8(float *logits, const int8_t *w, const float *scale, size_t r
     }
 }
 
+static void head_i4(float *logits, const bm_i4_unit *w, const float *scale, size_t rows,
+                    size_t cols, const void *act, bm_precision precision) {
+    for (size_t v = 0; v < rows; v++) {
+        float sum = 0.0f;
+        if (precision == BM_EXACT) {
+            const float *x = bm_act_values(act, cols);
+            float stripes[BM_STRIPES] = {0};
+            for (size_t i = 0; i < cols; i++)
+                stripes[i % BM_STRIPES] += x[i] * (float)bm_i4_at(w, v, i, cols);
+            sum = sum_stripes(stripes);
+        } else {
+            const int16_t *q = bm_act_values(act, cols);
+            for (size_t start = 0; start < cols; start += BM_GROUP) {
+                size_t end = cols - start < BM_GROUP ? cols : start + BM_GROUP;
+                int32_t dot = 0;
+                for (size_t i = start; i < end; i++)
+                    dot += q[i] * bm_i4_at(w, v, i, cols);
+                sum += bm_act_scales(act)[start / BM_GROUP] * (float)dot;
+            }
+        }
+        logits[v] = (scale[v] * 0.125f) * sum;
+    }
+}
+
 static void head_f32(float *logits, const float *w, size_t rows, size_t cols, const float *x) {
     for (size_t v = 0; v < rows; v++) {
         float stripes[BM_STRIPES] = {0};
@@ -257,6 +281,7 @@ const bm_kernels bm_kernels_ref = {
     .scan_f32 = scan_f32,
     .scan_f16 = scan_f16,
     .head_i8 = head_i8,
+    .head_i4 = head_i4,
     .head_f32 = head_f32,
     .head_f16 = head_f16,
 };

@@ -106,6 +106,8 @@ void bm_scan_f16__simd128(uint16_t *restrict state, float *restrict y, size_t y_
                           const bm_scan *in, size_t head_dim, size_t d_state);
 void bm_head_i8__simd128(float *logits, const int8_t *w, const float *scale, size_t rows,
                          size_t cols, const void *act, bm_precision precision);
+void bm_head_i4__simd128(float *logits, const bm_i4_unit *w, const float *scale, size_t rows,
+                         size_t cols, const void *act, bm_precision precision);
 void bm_head_f32__simd128(float *logits, const float *w, size_t rows, size_t cols, const float *x);
 void bm_head_f16__simd128(float *logits, const uint16_t *w, size_t rows, size_t cols,
                           const float *x);

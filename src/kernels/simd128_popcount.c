@@ -208,6 +208,7 @@ const bm_kernels bm_kernels_popcount = {
     .scan_f32 = bm_scan_f32__simd128,
     .scan_f16 = bm_scan_f16__simd128,
     .head_i8 = bm_head_i8__simd128,
+    .head_i4 = bm_head_i4__simd128,
     .head_f32 = bm_head_f32__simd128,
     .head_f16 = bm_head_f16__simd128,
 };

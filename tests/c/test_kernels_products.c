@@ -298,7 +298,7 @@ static void binary_product(uint64_t seed) {
 
 /* ---- Heads ------------------------------------------------------------------------------------- */
 
-static float head_integer_oracle(const int8_t *w, const void *act, size_t cols) {
+static float head_integer_oracle(const int32_t *w, const void *act, size_t cols) {
     const int16_t *q = bm_act_values(act, cols);
     float sum = 0.0f;
     for (size_t start = 0; start < cols; start += BM_GROUP) {
@@ -340,6 +340,7 @@ static void head_i8(uint64_t seed) {
     check_fill_normal(&r, scale, rows, 0.01f);
     float *x = check_take(cols * sizeof *x);
     check_fill_hard(&r, x, cols);
+    int32_t *integers = check_take(cols * sizeof *integers);
     double *row = check_take(cols * sizeof *row);
     const float *reference = NULL;
     for (size_t v = 0; v < bm_kernels_count; v++) {
@@ -354,14 +355,120 @@ static void head_i8(uint64_t seed) {
         reference = reference ? reference : logits;
         CHECK_SAME(k->name, logits, reference, rows);
         for (size_t o = 0; o < rows; o++) {
-            float want = scale[o] * head_integer_oracle(w + o * cols, act, cols);
-            if (precision != BM_EXACT) {
-                CHECK_SAME(k->name, &logits[o], &want, 1);
+            for (size_t i = 0; i < cols; i++) {
+                integers[i] = w[o * cols + i];
+                row[i] = integers[i];
+            }
+            if (precision == BM_EXACT) {
+                check_head_row(x, row, cols, (double)scale[o], logits[o], k->name);
                 continue;
             }
-            for (size_t i = 0; i < cols; i++)
-                row[i] = w[o * cols + i];
-            check_head_row(x, row, cols, (double)scale[o], logits[o], k->name);
+            float want = scale[o] * head_integer_oracle(integers, act, cols);
+            CHECK_SAME(k->name, &logits[o], &want, 1);
+        }
+    }
+}
+
+/* Units for so many rows, fenced. */
+static bm_i4_unit *take_units(size_t rows, size_t cols) {
+    return (bm_i4_unit *)(void *)zeroed((size_t)bm_i4_units(rows, cols) * sizeof(bm_i4_unit));
+}
+
+/* Weights of all sizes, of one size, and groups of nothing. */
+static int8_t random_weight(check_random *r, size_t kind) {
+    if (kind == 0)
+        return 0;
+    if (kind == 1)
+        return (int8_t)(check_between(r, 0, 1) ? -128 : 127);
+    size_t size = kind == 2 ? 7 : kind == 3 ? 127 : check_between(r, 0, 127);
+    int value = (int)check_between(r, 0, 2 * size);
+    return (int8_t)(value - (int)size);
+}
+
+/* Rows in random order; then every weight is within half a step of what it was, or the code is 7. */
+static void int4_rows(uint64_t seed) {
+    check_random r = check_seed(seed, 7);
+    size_t rows = check_between(&r, 1, check_between(&r, 0, 2) ? 40 : 150);
+    size_t cols = random_cols(&r);
+    int8_t *w = check_take(rows * cols);
+    for (size_t i = 0; i < rows * cols; i += 32) {
+        size_t kind = check_between(&r, 0, 5);
+        for (size_t k = i; k < i + 32; k++)
+            w[k] = random_weight(&r, kind);
+    }
+    bm_i4_unit *packed = take_units(rows, cols);
+    size_t first = check_between(&r, 0, rows - 1);
+    for (size_t k = 0; k < rows; k++) {
+        size_t v = (first + k * (rows > 1 ? rows - 1 : 1)) % rows;
+        bm_i4_pack_row(packed, v, cols, check_copy(w + v * cols, cols));
+    }
+    for (size_t i = 0; i < rows * cols; i++) {
+        const int8_t *group = w + i / 32 * 32;
+        int most = 8;
+        for (size_t k = 0; k < 32; k++)
+            most = abs(group[k]) > most ? abs(group[k]) : most;
+        most = most > 127 ? 127 : most;
+        int got = bm_i4_at(packed, i / cols, i % cols, cols);
+        int error = abs(8 * w[i] - got);
+        bool is_clipped = got == 7 * most || got == -7 * most;
+        CHECK(abs(got) <= 8 * most, "%d of weights up to %d", got, most);
+        CHECK(2 * error <= most + 1 || (is_clipped && abs(8 * w[i]) > 7 * most && error <= most),
+              "weight %d of up to %d is %d / 8", w[i], most, got);
+        CHECK(most > 8 || abs(w[i]) == 8 || error == 0, "weight %d of up to %d is %d / 8", w[i],
+              most, got);
+    }
+}
+
+/* Steps and codes that bm_i4_pack_row might give, and all others. */
+static bm_i4_unit *random_units(check_random *r, size_t rows, size_t cols) {
+    bm_i4_unit *units = take_units(rows, cols);
+    bool is_extreme = check_between(r, 0, 2) == 0;
+    for (size_t u = 0; u < bm_i4_units(rows, cols); u++) {
+        for (size_t k = 0; k < BM_I4_ROWS; k++)
+            units[u].step[k] = (int8_t)(is_extreme ? (check_between(r, 0, 1) ? 127 : -127)
+                                                   : (int)check_between(r, 0, 254) - 127);
+        for (size_t k = 0; k < sizeof units[u].code; k++)
+            units[u].code[k] = is_extreme ? 0 : (uint8_t)check_next(r);
+    }
+    return units;
+}
+
+static void head_i4(uint64_t seed) {
+    check_random r = check_seed(seed, 8);
+    size_t rows = check_between(&r, 1, check_between(&r, 0, 2) ? 40 : 150);
+    size_t cols = random_cols(&r);
+    bm_precision precision = random_precision(&r);
+    bool is_saturated = precision != BM_EXACT && check_between(&r, 0, 2) == 0;
+    const bm_i4_unit *w = random_units(&r, rows, cols);
+    float *scale = check_take(rows * sizeof *scale);
+    check_fill_normal(&r, scale, rows, 0.01f);
+    float *x = check_take(cols * sizeof *x);
+    check_fill_hard(&r, x, cols);
+    int32_t *integers = check_take(cols * sizeof *integers);
+    double *row = check_take(cols * sizeof *row);
+    const float *reference = NULL;
+    for (size_t v = 0; v < bm_kernels_count; v++) {
+        const bm_kernels *k = bm_kernels_all[v];
+        void *act = take_act(k, cols, precision);
+        k->quantize(act, x, cols, precision);
+        check_random same = check_seed(seed, 9);
+        if (is_saturated)
+            saturate(&same, act, cols, precision);
+        float *logits = check_take(rows * sizeof *logits);
+        k->head_i4(logits, w, scale, rows, cols, act, precision);
+        reference = reference ? reference : logits;
+        CHECK_SAME(k->name, logits, reference, rows);
+        for (size_t o = 0; o < rows; o++) {
+            for (size_t i = 0; i < cols; i++) {
+                integers[i] = bm_i4_at(w, o, i, cols);
+                row[i] = integers[i];
+            }
+            if (precision == BM_EXACT) {
+                check_head_row(x, row, cols, (double)scale[o] / 8.0, logits[o], k->name);
+                continue;
+            }
+            float want = (scale[o] * 0.125f) * head_integer_oracle(integers, act, cols);
+            CHECK_SAME(k->name, &logits[o], &want, 1);
         }
     }
 }
@@ -429,9 +536,14 @@ static void every_half(uint64_t seed) {
 
 int main(int argc, char **argv) {
     static const check_case cases[] = {
-        {"signs_in_ranges", signs_in_ranges, 2000}, {"quantizer", quantizer, 2000},
-        {"binary_product", binary_product, 2000},   {"head_i8", head_i8, 2000},
-        {"head_floats", head_floats, 2000},         {"every_half", every_half, 1},
+        {"signs_in_ranges", signs_in_ranges, 2000},
+        {"quantizer", quantizer, 2000},
+        {"binary_product", binary_product, 2000},
+        {"head_i8", head_i8, 2000},
+        {"int4_rows", int4_rows, 1000},
+        {"head_i4", head_i4, 1000},
+        {"head_floats", head_floats, 2000},
+        {"every_half", every_half, 1},
     };
     return check_main(argc, argv, cases, sizeof cases / sizeof cases[0]);
 }
