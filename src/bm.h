@@ -104,14 +104,26 @@ typedef struct bm_model bm_model;
 size_t bm_variant_count(void);
 const char *bm_variant_name(size_t variant);
 
-/* Checks the config and takes all memory for the weights. BM_E_CONFIG, BM_E_MEMORY, BM_E_ARGUMENT. */
-bm_status bm_model_create(const bm_config *config, size_t variant, bm_model **out, bm_error *err);
+/*
+ * How the head is kept: as the file has it, or an int8 head in 4 bits with a scale per 32 columns. That is half
+ * the bytes to read for a token's logits, and a little less exact. The embedding stays as it is: a tied
+ * table is then kept twice, 8 bits for the look-up and 4 for the head.
+ */
+typedef enum { BM_HEAD_FILE, BM_HEAD_INT4, BM_HEAD_COUNT } bm_head;
+
+/*
+ * Checks the config and takes all memory for the weights. BM_E_CONFIG, BM_E_MEMORY, BM_E_ARGUMENT: no such
+ * variant or head, or BM_HEAD_INT4 where the file's head is not int8.
+ */
+bm_status bm_model_create(const bm_config *config, size_t variant, bm_head head, bm_model **out,
+                          bm_error *err);
 void bm_model_free(bm_model *model);
 
 /*
  * Takes bytes [offset, offset + n) of tensor `index` in its file form (little-endian, row-major) and
  * puts them where the kernels want them. Ranges may come in any order, each byte exactly once: bytes
  * are counted, so a range that comes twice while another is missing is the caller's mistake to avoid.
+ * Only an untied head that becomes int4 must come in order (BM_E_ORDER): no more than a row of it is kept.
  * BM_E_ARGUMENT: outside the tensor. BM_E_ORDER: more bytes than the tensor has, or a sealed part.
  */
 bm_status bm_model_write(bm_model *model, size_t index, uint64_t offset, const void *bytes,
@@ -129,7 +141,7 @@ bm_status bm_model_seal_part(bm_model *model, size_t part, bm_error *err);
 typedef struct bm_session bm_session;
 
 /*
- * How the inputs of the binary products and of an int8 head are represented (weights are the same):
+ * How the inputs of the binary products and of an int8 or int4 head are represented (weights are the same):
  * FAST 8-bit class integers, HIGH 14-bit class integers, both with a scale per 256 columns; EXACT f32.
  */
 typedef enum { BM_FAST, BM_HIGH, BM_EXACT, BM_PRECISION_COUNT } bm_precision;

@@ -344,7 +344,7 @@ void bm_forward(const bm_chunk *c) {
 typedef struct {
     const bm_model *model;
     bm_precision precision;
-    const void *act;     /* input of an int8 head */
+    const void *act;     /* input of an int8 or int4 head */
     const float *hidden; /* input of any other */
     float *logits;
     size_t parts;
@@ -362,6 +362,11 @@ static void head_rows(void *arg, size_t part, size_t thread) {
     size_t rows = r.end - r.start;
     size_t at = r.start * cols;
     float *logits = p->logits + r.start;
+    if (p->model->head_form == BM_HEAD_INT4) {
+        k->head_i4(logits, p->model->head_i4 + bm_i4_units(r.start, cols), head->scale + r.start,
+                   rows, cols, p->act, p->precision);
+        return;
+    }
     switch (p->model->config.embedding_dtype) {
     case BM_I8:
         k->head_i8(logits, (const int8_t *)head->weight + at, head->scale + r.start, rows, cols,

@@ -25,13 +25,30 @@ static void layout_layer(bm_arena *arena, bm_layer *layer, const bm_model *m) {
     };
 }
 
+static float *layout_scales(bm_arena *arena, const bm_config *c) {
+    return bm_has_scale(c) ? bm_arena_take(arena, c->padded_vocab_size, sizeof(float)) : NULL;
+}
+
 static bm_token_table layout_table(bm_arena *arena, const bm_config *c) {
     uint64_t elements = (uint64_t)c->padded_vocab_size * c->d_model;
-    bm_token_table table = {
-        .weight = bm_arena_take(arena, elements, bm_dtype_size((bm_dtype)c->embedding_dtype))};
-    if (bm_has_scale(c))
-        table.scale = bm_arena_take(arena, c->padded_vocab_size, sizeof(float));
-    return table;
+    void *weight = bm_arena_take(arena, elements, bm_dtype_size((bm_dtype)c->embedding_dtype));
+    return (bm_token_table){.weight = weight, .scale = layout_scales(arena, c)};
+}
+
+static void layout_head(bm_arena *arena, bm_model *m) {
+    const bm_config *c = &m->config;
+    bool is_packed = m->head_form == BM_HEAD_INT4;
+    if (c->tie_embeddings)
+        m->head = m->embedding;
+    else if (is_packed)
+        m->head = (bm_token_table){.weight = NULL, .scale = layout_scales(arena, c)};
+    else
+        m->head = layout_table(arena, c);
+    if (is_packed) {
+        uint64_t units = bm_i4_units(c->vocab_size, c->d_model);
+        m->head_i4 = bm_arena_take(arena, units, sizeof *m->head_i4);
+        m->head_row = c->tie_embeddings ? NULL : bm_arena_take(arena, c->d_model, 1);
+    }
 }
 
 /* `m` holds config, dims and kernels; while measuring it and the layers are scratch on the stack. */
@@ -48,7 +65,7 @@ static bm_model *layout(bm_arena *arena, const bm_model *m) {
             plan.layers[i] = layer;
     }
     plan.norm_f = bm_arena_take(arena, c->d_model, sizeof(float));
-    plan.head = c->tie_embeddings ? plan.embedding : layout_table(arena, c);
+    layout_head(arena, &plan);
     plan.zeros = bm_arena_take(arena, c->d_model, sizeof(float));
     plan.norm = bm_arena_take(arena, (uint64_t)c->n_layer * c->d_model, sizeof(float));
     plan.gate_norm = bm_arena_take(arena, (uint64_t)c->n_layer * m->dims.d_inner, sizeof(float));
@@ -67,15 +84,32 @@ const char *bm_variant_name(size_t variant) {
     return variant < bm_kernels_count ? bm_kernels_all[variant]->name : NULL;
 }
 
-bm_status bm_model_create(const bm_config *config, size_t variant, bm_model **out, bm_error *err) {
+static bm_status check_head(const bm_config *config, bm_head head, bm_error *err) {
+    static const char *const names[] = {[BM_F16] = "f16", [BM_F32] = "f32"};
+    if ((unsigned)head >= BM_HEAD_COUNT)
+        return bm_fail(err, BM_E_ARGUMENT, "head %u, want below %u", (unsigned)head,
+                       (unsigned)BM_HEAD_COUNT);
+    if (head == BM_HEAD_INT4 && config->embedding_dtype != BM_I8)
+        return bm_fail(err, BM_E_ARGUMENT, "an int4 head is made from int8, and this model has %s",
+                       names[config->embedding_dtype]);
+    return BM_OK;
+}
+
+bm_status bm_model_create(const bm_config *config, size_t variant, bm_head head, bm_model **out,
+                          bm_error *err) {
     bm_status status = bm_config_check(config, err);
     if (status != BM_OK)
         return status;
     if (variant >= bm_kernels_count)
         return bm_fail(err, BM_E_ARGUMENT, "kernel variant %zu, want below %zu", variant,
                        bm_kernels_count);
-    bm_model seed = {
-        .config = *config, .dims = bm_dims_of(config), .kernels = bm_kernels_all[variant]};
+    status = check_head(config, head, err);
+    if (status != BM_OK)
+        return status;
+    bm_model seed = {.config = *config,
+                     .dims = bm_dims_of(config),
+                     .kernels = bm_kernels_all[variant],
+                     .head_form = head};
     bm_arena arena = {0};
     layout(&arena, &seed);
     arena.base = bm_block_alloc(arena.used);
@@ -130,6 +164,22 @@ static void write_transposed(float *target, size_t rows, size_t cols, size_t off
     }
 }
 
+/* Bytes of int8 rows, in order, into the head in 4 bits; rows past vocab_size are never used. */
+static void write_packed(bm_model *m, size_t offset, const uint8_t *bytes, size_t n) {
+    size_t d_model = m->config.d_model;
+    while (n > 0) {
+        size_t row = offset / d_model;
+        size_t at = offset % d_model;
+        size_t run = d_model - at < n ? d_model - at : n;
+        memcpy(m->head_row + at, bytes, run);
+        if (at + run == d_model && row < m->config.vocab_size)
+            bm_i4_pack_row(m->head_i4, row, d_model, m->head_row);
+        offset += run;
+        bytes += run;
+        n -= run;
+    }
+}
+
 bm_status bm_model_write(bm_model *m, size_t index, uint64_t offset, const void *bytes, size_t n,
                          bm_error *err) {
     const bm_config *c = &m->config;
@@ -145,7 +195,13 @@ bm_status bm_model_write(bm_model *m, size_t index, uint64_t offset, const void 
     size_t layer = 0;
     bm_role role = bm_role_at(c, index, &layer);
     bm_layer *l = &m->layers[layer];
-    if (role == BM_ROLE_IN_SIGN)
+    bool is_packed = role == BM_ROLE_HEAD && m->head_form == BM_HEAD_INT4;
+    if (is_packed && offset != m->written[index])
+        return bm_fail(err, BM_E_ORDER, "%s: becomes int4, so its bytes must come in order",
+                       tensor.name);
+    if (is_packed)
+        write_packed(m, (size_t)offset, bytes, n);
+    else if (role == BM_ROLE_IN_SIGN)
         m->kernels->signs_write(l->in_sign, m->dims.in_rows, c->d_model, offset, bytes, n);
     else if (role == BM_ROLE_OUT_SIGN)
         m->kernels->signs_write(l->out_sign, c->d_model, m->dims.d_inner, offset, bytes, n);
@@ -228,6 +284,14 @@ static bm_status fold_layer(bm_model *m, size_t index, bm_error *err) {
     return BM_OK;
 }
 
+/* The 4 bits of a tied head, once the whole table is there. */
+static void pack_table(bm_model *m) {
+    size_t d_model = m->config.d_model;
+    const int8_t *rows = m->embedding.weight;
+    for (size_t v = 0; v < m->config.vocab_size; v++)
+        bm_i4_pack_row(m->head_i4, v, d_model, rows + v * d_model);
+}
+
 bm_status bm_model_seal_part(bm_model *m, size_t part, bm_error *err) {
     size_t parts = (size_t)m->config.n_layer + 2;
     if (part >= parts)
@@ -242,6 +306,8 @@ bm_status bm_model_seal_part(bm_model *m, size_t part, bm_error *err) {
     }
     bool is_layer = part >= 1 && part <= m->config.n_layer;
     bm_status status = is_layer ? fold_layer(m, part - 1, err) : BM_OK;
+    if (part == 0 && m->config.tie_embeddings && m->head_form == BM_HEAD_INT4)
+        pack_table(m);
     m->sealed[part] = status == BM_OK;
     return status;
 }

@@ -35,14 +35,18 @@ struct bm_model {
     bm_dims dims;
     const bm_kernels *kernels;
     bm_token_table embedding;
-    bm_token_table head; /* the embedding itself when tied */
-    bm_layer *layers;    /* [n_layer] */
-    float *norm_f;       /* [d_model] */
-    float *zeros;        /* [d_model] the bias of a norm that has none behind it */
-    float *norm;         /* [n_layer, d_model] norm.weight until the layer is sealed */
-    float *gate_norm;    /* [n_layer, d_inner] likewise */
-    uint64_t *written;   /* [tensors] bytes that have arrived */
-    uint8_t *sealed;     /* [n_layer + 2] */
+    bm_token_table head; /* the embedding itself when tied; no weight of its own when in 4 bits */
+    bm_head head_form;
+    bm_i4_unit
+        *head_i4;     /* [bm_i4_units(vocab_size, d_model)] the head with BM_HEAD_INT4, else NULL */
+    int8_t *head_row; /* [d_model] the row of an untied head that is arriving, on its way there */
+    bm_layer *layers; /* [n_layer] */
+    float *norm_f;    /* [d_model] */
+    float *zeros;     /* [d_model] the bias of a norm that has none behind it */
+    float *norm;      /* [n_layer, d_model] norm.weight until the layer is sealed */
+    float *gate_norm; /* [n_layer, d_inner] likewise */
+    uint64_t *written; /* [tensors] bytes that have arrived */
+    uint8_t *sealed;   /* [n_layer + 2] */
 };
 
 bool bm_model_is_sealed(const bm_model *model);

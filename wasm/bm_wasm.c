@@ -133,9 +133,9 @@ EXPORT(const char *, variant_name, size_t variant) {
     return bm_variant_name(variant);
 }
 
-EXPORT(bm_model *, model_create, size_t variant) {
+EXPORT(bm_model *, model_create, size_t variant, bm_head head) {
     bm_model *model = NULL;
-    bm_model_create(&config, variant, &model, &last_error);
+    bm_model_create(&config, variant, head, &model, &last_error);
     return model;
 }
 

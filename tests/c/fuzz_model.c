@@ -194,7 +194,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         return 0;
     bm_model *model = NULL;
     bm_error err = {0};
-    bm_status status = bm_model_create(&config, take(&in) % 3, &model, &err);
+    unsigned kind = take(&in) % 9;
+    bm_status status = bm_model_create(&config, kind % 3, (bm_head)(kind / 3), &model, &err);
     check_error(status, &err);
     if (status != BM_OK)
         return 0;

@@ -128,9 +128,13 @@ void *random_model_tensor(const random_model *m, int layer, const char *name) {
 }
 
 bm_model *random_model_load(const random_model *m, size_t variant) {
+    return random_model_load_head(m, variant, BM_HEAD_FILE);
+}
+
+bm_model *random_model_load_head(const random_model *m, size_t variant, bm_head head) {
     bm_error err = {0};
     bm_model *model = NULL;
-    bm_status status = bm_model_create(&m->config, variant, &model, &err);
+    bm_status status = bm_model_create(&m->config, variant, head, &model, &err);
     CHECK(status == BM_OK, "create: %s", err.message);
     for (size_t i = 0; i < bm_tensor_count(&m->config); i++) {
         size_t bytes = (size_t)bm_tensor_at(&m->config, i).bytes;
@@ -142,6 +146,11 @@ bm_model *random_model_load(const random_model *m, size_t variant) {
         CHECK(status == BM_OK, "seal: %s", err.message);
     }
     return model;
+}
+
+bm_head random_head(check_random *r, const bm_config *config) {
+    bool can_pack = config->embedding_dtype == BM_I8;
+    return can_pack && check_between(r, 0, 1) ? BM_HEAD_INT4 : BM_HEAD_FILE;
 }
 
 void random_ids(check_random *r, const bm_config *config, uint32_t *ids, size_t n) {

@@ -31,6 +31,10 @@ void *random_model_tensor(const random_model *m, int layer, const char *name);
 
 /* A sealed core model with these weights; its caller frees it. Fails the test when the core refuses. */
 bm_model *random_model_load(const random_model *m, size_t variant);
+bm_model *random_model_load_head(const random_model *m, size_t variant, bm_head head);
+
+/* One of the ways in which a model of this config can keep its head. */
+bm_head random_head(check_random *r, const bm_config *config);
 
 void random_ids(check_random *r, const bm_config *config, uint32_t *ids, size_t n);
 

@@ -147,7 +147,8 @@ static void expect_rule(bm_config config, const char *named) {
     CHECK(bm_config_check(&config, &err) == BM_E_CONFIG, "%s", named);
     CHECK(strstr(err.message, named) != NULL, "%s: %s", named, err.message);
     bm_model *model = NULL;
-    CHECK(bm_model_create(&config, 0, &model, &err) == BM_E_CONFIG && !model, "%s", named);
+    CHECK(bm_model_create(&config, 0, BM_HEAD_FILE, &model, &err) == BM_E_CONFIG && !model, "%s",
+          named);
     CHECK(bm_config_check(&config, NULL) == BM_E_CONFIG, "%s, nowhere to say it", named);
 }
 

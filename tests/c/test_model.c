@@ -40,15 +40,20 @@ static random_model model_of(uint64_t seed) {
     return random_weights(&r, &config);
 }
 
-static bm_model *create(const bm_config *config, size_t variant) {
+static bm_model *create_head(const bm_config *config, size_t variant, bm_head head) {
     bm_error err = {0};
     bm_model *model = NULL;
-    CHECK(bm_model_create(config, variant, &model, &err) == BM_OK, "%s", err.message);
+    CHECK(bm_model_create(config, variant, head, &model, &err) == BM_OK, "%s", err.message);
     return model;
 }
 
-static uint64_t hash_of_session(const bm_model *model, const bm_config *config) {
-    bm_session_options options = {BM_EXACT, BM_F32, 8, NULL};
+static bm_model *create(const bm_config *config, size_t variant) {
+    return create_head(config, variant, BM_HEAD_FILE);
+}
+
+static uint64_t hash_of_session(const bm_model *model, const bm_config *config,
+                                bm_precision precision) {
+    bm_session_options options = {precision, BM_F32, 8, NULL};
     bm_session *session = NULL;
     bm_error err = {0};
     CHECK(bm_session_create(model, &options, &session, &err) == BM_OK, "%s", err.message);
@@ -61,13 +66,14 @@ static uint64_t hash_of_session(const bm_model *model, const bm_config *config) 
     return hash;
 }
 
-/* Any order of tensors and byte ranges gives the model that whole tensors in order give. */
+/* Any order of tensors and byte ranges gives the model that whole tensors in order give; a head in 4 bits: any ranges. */
 static void write_in_any_order(uint64_t seed) {
     random_model m = model_of(seed);
     check_random r = check_seed(seed, 2);
     size_t n = bm_tensor_count(&m.config);
     size_t variant = check_between(&r, 0, bm_variant_count() - 1);
-    bm_model *model = create(&m.config, variant);
+    bm_head head = random_head(&r, &m.config);
+    bm_model *model = create_head(&m.config, variant, head);
     uint64_t *done = memset(check_take(n * sizeof *done), 0, n * sizeof *done);
     bm_error err = {0};
     for (size_t open = n; open > 0;) {
@@ -78,7 +84,9 @@ static void write_in_any_order(uint64_t seed) {
         size_t most = (size_t)(bytes - done[i]);
         size_t run = check_between(&r, 0, 3) ? most : check_between(&r, 0, most);
         /* Every second tensor from its end towards its start. */
-        uint64_t offset = i % 2 ? bytes - done[i] - run : done[i];
+        bool in_order =
+            head == BM_HEAD_INT4 && strcmp(bm_tensor_at(&m.config, i).name, "head.weight") == 0;
+        uint64_t offset = i % 2 && !in_order ? bytes - done[i] - run : done[i];
         const void *from = check_copy(m.tensors[i] + offset, run);
         CHECK(bm_model_write(model, i, offset, from, run, &err) == BM_OK, "%s", err.message);
         done[i] += run;
@@ -86,9 +94,10 @@ static void write_in_any_order(uint64_t seed) {
     }
     for (size_t part = m.config.n_layer + 2; part-- > 0;)
         CHECK(bm_model_seal_part(model, part, &err) == BM_OK, "%s", err.message);
-    bm_model *whole = random_model_load(&m, variant);
-    CHECK(hash_of_session(model, &m.config) == hash_of_session(whole, &m.config), "variant %zu",
-          variant);
+    bm_model *whole = random_model_load_head(&m, variant, head);
+    CHECK(hash_of_session(model, &m.config, BM_EXACT) ==
+              hash_of_session(whole, &m.config, BM_EXACT),
+          "variant %zu", variant);
     bm_model_free(model);
     bm_model_free(whole);
 }
@@ -235,6 +244,82 @@ static void nonfinite(uint64_t seed) {
     }
 }
 
+/* ---- A head in 4 bits ---------------------------------------------------------------------------- */
+
+static bm_config int8_config(check_random *r, uint32_t tie_embeddings) {
+    bm_config config = random_config(r);
+    config.embedding_dtype = BM_I8;
+    config.tie_embeddings = tie_embeddings;
+    return config;
+}
+
+/* Weights that 4 bits hold as they are: the logits have the bits of the int8 head, tied or not. */
+static void int4_of_small_weights(uint64_t seed) {
+    check_random r = check_seed(seed, 10);
+    bm_config config = int8_config(&r, seed % 2);
+    random_model m = random_weights(&r, &config);
+    int8_t *table = random_model_tensor(&m, -1, seed % 2 ? "embedding.weight" : "head.weight");
+    for (size_t i = 0; i < (size_t)config.padded_vocab_size * config.d_model; i++)
+        table[i] = (int8_t)((int)check_between(&r, 0, 14) - 7);
+    size_t variant = check_between(&r, 0, bm_variant_count() - 1);
+    bm_model *wide = random_model_load_head(&m, variant, BM_HEAD_FILE);
+    bm_model *packed = random_model_load_head(&m, variant, BM_HEAD_INT4);
+    for (int precision = 0; precision < BM_PRECISION_COUNT; precision++)
+        CHECK(hash_of_session(packed, &config, (bm_precision)precision) ==
+                  hash_of_session(wide, &config, (bm_precision)precision),
+              "variant %zu, precision %d", variant, precision);
+    bm_model_free(wide);
+    bm_model_free(packed);
+}
+
+/* A tied model and one whose head is a copy of its embedding: the embedding stays int8, the heads are one. */
+static void int4_tied_or_not(uint64_t seed) {
+    check_random r = check_seed(seed, 11);
+    bm_config config = int8_config(&r, 0);
+    random_model untied = random_weights(&r, &config);
+    random_model tied = untied;
+    tied.config.tie_embeddings = 1;
+    size_t n = (size_t)config.padded_vocab_size * config.d_model;
+    memcpy(random_model_tensor(&untied, -1, "head.weight"), untied.tensors[0], n);
+    memcpy(random_model_tensor(&untied, -1, "head.scale"), untied.tensors[1],
+           config.padded_vocab_size * sizeof(float));
+    size_t variant = check_between(&r, 0, bm_variant_count() - 1);
+    uint64_t hashes[3];
+    for (int i = 0; i < 3; i++) {
+        const random_model *m = i == 1 ? &untied : &tied;
+        bm_model *model = random_model_load_head(m, variant, i < 2 ? BM_HEAD_INT4 : BM_HEAD_FILE);
+        hashes[i] = hash_of_session(model, &m->config, BM_HIGH);
+        bm_model_free(model);
+    }
+    CHECK(hashes[0] == hashes[1], "%s", "tied and untied differ");
+    CHECK(hashes[0] != hashes[2], "%s", "4 bits changed nothing");
+}
+
+/* Only an int8 head becomes int4, and an untied one only in order. */
+static void int4_refusals(uint64_t seed) {
+    check_random r = check_seed(seed, 12);
+    bm_config config = int8_config(&r, 0);
+    random_model m = random_weights(&r, &config);
+    bm_error err = {0};
+    bm_model *model = NULL;
+    static const char *const names[] = {[BM_F16] = "f16", [BM_F32] = "f32"};
+    for (uint32_t dtype = BM_F16; dtype <= BM_F32; dtype++) {
+        bm_config other = config;
+        other.embedding_dtype = dtype;
+        expect(bm_model_create(&other, 0, BM_HEAD_INT4, &model, &err), BM_E_ARGUMENT, &err,
+               names[dtype]);
+        CHECK(model == NULL, "%s", "a model");
+    }
+    model = create_head(&config, 0, BM_HEAD_INT4);
+    size_t head = bm_tensor_count(&config) - 2;
+    expect(bm_model_write(model, head, 1, m.tensors[head] + 1, 1, &err), BM_E_ORDER, &err,
+           "head.weight");
+    CHECK(bm_model_write(model, head, 0, m.tensors[head], 5, &err) == BM_OK, "%s", err.message);
+    expect(bm_model_write(model, head, 0, m.tensors[head], 5, &err), BM_E_ORDER, &err, "in order");
+    CHECK(bm_model_write(model, head, 5, m.tensors[head] + 5, 1, &err) == BM_OK, "%s", err.message);
+    bm_model_free(model);
+}
+
 /* ---- Memory -------------------------------------------------------------------------------------- */
 
 /* Creates all there is to create; the status of the first failure, with nothing left behind. */
@@ -245,7 +330,8 @@ static bm_status whole_life(const random_model *m, bm_error *err) {
     bm_session_options options = {BM_HIGH, BM_F16, 4, NULL};
     bm_sampling sampling = {
         .repetition_penalty = 1.0f, .repetition_window = 8, .temperature = 1.0f, .top_p = 1.0f};
-    bm_status status = bm_model_create(&m->config, 0, &model, err);
+    bm_head head = m->config.embedding_dtype == BM_I8 ? BM_HEAD_INT4 : BM_HEAD_FILE;
+    bm_status status = bm_model_create(&m->config, 0, head, &model, err);
     if (status != BM_OK) {
         CHECK(model == NULL, "%s", "a model after a failure");
         return status;
@@ -310,7 +396,7 @@ static void huge_configs(uint64_t seed) {
     for (size_t v = 0; v < bm_variant_count(); v++) {
         bm_model *model = NULL;
         allocator.last_size = 0;
-        expect(bm_model_create(&c, v, &model, &err), BM_E_MEMORY, &err, "MiB");
+        expect(bm_model_create(&c, v, BM_HEAD_FILE, &model, &err), BM_E_MEMORY, &err, "MiB");
         CHECK(model == NULL, "%s", "a model");
         if (sizeof(size_t) == 8)
             CHECK((double)allocator.last_size >= total, "%zu bytes asked for, tensors have %g",
@@ -339,17 +425,23 @@ static void around_4_gib(uint64_t seed) {
     bm_model *model = NULL;
     bm_error err = {0};
     allocator.last_size = SIZE_MAX;
-    expect(bm_model_create(&c, 0, &model, &err), BM_E_MEMORY, &err, "MiB");
+    expect(bm_model_create(&c, 0, BM_HEAD_FILE, &model, &err), BM_E_MEMORY, &err, "MiB");
     CHECK(allocator.last_size >= (size_t)c.padded_vocab_size * 4000, "%zu bytes for %u rows",
           allocator.last_size, c.padded_vocab_size);
+    size_t without = allocator.last_size;
+    allocator.last_size = SIZE_MAX;
+    expect(bm_model_create(&c, 0, BM_HEAD_INT4, &model, &err), BM_E_MEMORY, &err, "MiB");
+    CHECK(allocator.last_size >= without, "%zu bytes with 4 bits, %zu without", allocator.last_size,
+          without);
 }
 
 static void argument_errors(uint64_t seed) {
     random_model m = model_of(seed);
     bm_error err = {0};
     bm_model *none = NULL;
-    expect(bm_model_create(&m.config, bm_variant_count(), &none, &err), BM_E_ARGUMENT, &err,
-           "variant");
+    expect(bm_model_create(&m.config, bm_variant_count(), BM_HEAD_FILE, &none, &err), BM_E_ARGUMENT,
+           &err, "variant");
+    expect(bm_model_create(&m.config, 0, BM_HEAD_COUNT, &none, &err), BM_E_ARGUMENT, &err, "head");
     CHECK(none == NULL && bm_variant_name(bm_variant_count()) == NULL, "%s", "no such variant");
     bm_model *model = random_model_load(&m, 0);
     const struct {
@@ -382,6 +474,9 @@ int main(int argc, char **argv) {
         {"byte_missing", byte_missing, 200},
         {"nonfinite", nonfinite, 50},
         {"folds_that_overflow", folds_that_overflow, 40},
+        {"int4_of_small_weights", int4_of_small_weights, 100},
+        {"int4_tied_or_not", int4_tied_or_not, 50},
+        {"int4_refusals", int4_refusals, 20},
         {"allocation_fails", allocation_fails, 50},
         {"huge_configs", huge_configs, 50},
         {"around_4_gib", around_4_gib, 50},

@@ -79,9 +79,10 @@ static void splits_agree(uint64_t seed) {
     size_t size = n * m.config.vocab_size;
     bm_precision precision = (bm_precision)check_between(&r, 0, BM_PRECISION_COUNT - 1);
     bm_dtype state = check_between(&r, 0, 1) ? BM_F32 : BM_F16;
+    bm_head head = random_head(&r, &m.config);
     const float *first = NULL;
     for (size_t v = 0; v < bm_variant_count(); v++) {
-        bm_model *model = random_model_load(&m, v);
+        bm_model *model = random_model_load_head(&m, v, head);
         uint32_t max_chunk = (uint32_t)check_between(&r, v ? 16 : 1, MAX_TOKENS);
         bm_session *s = open_session(model, precision, state, max_chunk);
         for (size_t round = 0; round < 3; round++) {
@@ -107,7 +108,8 @@ static void teams_agree(uint64_t seed) {
     size_t size = n * m.config.vocab_size;
     bm_precision precision = (bm_precision)check_between(&r, 0, BM_PRECISION_COUNT - 1);
     bm_dtype state = check_between(&r, 0, 1) ? BM_F32 : BM_F16;
-    bm_model *model = random_model_load(&m, check_between(&r, 0, bm_variant_count() - 1));
+    size_t variant = check_between(&r, 0, bm_variant_count() - 1);
+    bm_model *model = random_model_load_head(&m, variant, random_head(&r, &m.config));
     const uint32_t threads[] = {1, 2, 3, 8, BM_MAX_THREADS};
     const float *first = NULL;
     for (size_t i = 0; i <= sizeof threads / sizeof threads[0]; i++) {
