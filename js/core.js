@@ -36,6 +36,8 @@ import { loadWasm } from './wasm-module.js'
 
 /** @typedef {'fast' | 'high' | 'exact'} Precision */
 /** @typedef {'f32' | 'f16'} StateType */
+/** @typedef {'file' | 'int4'} HeadChoice */
+/** @typedef {'int8' | 'int4' | 'f16' | 'f32'} HeadType */
 
 /** The exports of the module, by name; all parameters and results are numbers.
  * @typedef {Record<string, (...args: number[]) => number>} Exports */
@@ -46,6 +48,10 @@ const STATUS_CODES = ['internal', 'argument', 'config', 'memory', 'internal', 'f
 const DTYPES = /** @type {const} */ (['U8', 'I8', 'F16', 'F32'])
 /** enum bm_precision of src/bm.h. */
 const PRECISIONS = /** @type {const} */ (['fast', 'high', 'exact'])
+/** enum bm_head of src/bm.h. */
+const HEADS = /** @type {const} */ (['file', 'int4'])
+/** What a head is as the file has it. @type {Record<ModelConfig['embedding_dtype'], HeadType>} */
+const FILE_HEADS = { I8: 'int8', F16: 'f16', F32: 'f32' }
 /** @type {Record<StateType, 'F32' | 'F16'>} */
 const STATE_DTYPES = { f32: 'F32', f16: 'F16' }
 
@@ -282,18 +288,24 @@ export class Core {
   /**
    * Takes all the memory that the weights need.
    * @param {ModelConfig} config
-   * @param {{ variant?: string }} [options] kernel variant; default: the fastest
+   * @param {object} [options]
+   * @param {string} [options.variant] of the kernels; default: the fastest
+   * @param {HeadChoice} [options.head] how the head is kept; default 'file'
    * @returns {CoreModel} empty: write every tensor, seal every part
-   * @throws {BmError} `config`, `argument`, `memory`
+   * @throws {BmError} `config`, `memory`, `argument`: also an int4 head of a model whose head is not int8
    */
-  createModel(config, { variant } = {}) {
+  createModel(config, { variant, head = 'file' } = {}) {
     this.checkConfig(config)
     const { variants } = this
     const index = variant === undefined ? variants.length - 1 : variants.indexOf(variant)
     if (index < 0) {
       throw new BmError('argument', `variant is '${variant}', want one of ${variants.join(', ')}`)
     }
-    return new CoreModel(this, this.pointer('model_create', index), config, String(variants[index]))
+    const form = HEADS.indexOf(head)
+    if (form < 0) throw new BmError('argument', `head is '${head}', want file or int4`)
+    const handle = this.pointer('model_create', index, form)
+    const type = head === 'int4' ? head : FILE_HEADS[config.embedding_dtype]
+    return new CoreModel(this, { handle, config, variant: String(variants[index]), head: type })
   }
 }
 
@@ -306,22 +318,27 @@ export class CoreModel {
 
   /**
    * @param {Core} core
-   * @param {number} handle
-   * @param {ModelConfig} config
-   * @param {string} variant
+   * @param {object} parts
+   * @param {number} parts.handle
+   * @param {ModelConfig} parts.config
+   * @param {string} parts.variant
+   * @param {HeadType} parts.head
    */
-  constructor(core, handle, config, variant) {
+  constructor(core, { handle, config, variant, head }) {
     this.#core = core
     this.#handle = handle
     this.config = config
     /** The kernel family that lays out the weights. */
     this.variant = variant
+    /** What the logits are computed with. */
+    this.head = head
     /** Parts to seal: the embedding, every layer, the final norm with the head. */
     this.parts = config.n_layer + 2
   }
 
   /**
-   * Takes bytes of a tensor in their file form: any ranges in any order, each byte exactly once.
+   * Takes bytes of a tensor in their file form: any ranges in any order, each byte exactly once. Only an untied head that
+   * becomes int4 must come in order.
    * @param {number} index into `core.tensors(config)`
    * @param {number} offset within the tensor, in bytes
    * @param {Uint8Array} bytes

@@ -27,6 +27,7 @@ import { createTokenizer } from './tokenizer.js'
  * @typedef {object} EngineOptions
  * @property {'fast' | 'high' | 'exact'} precision
  * @property {'f32' | 'f16'} state
+ * @property {'file' | 'int4'} head
  * @property {number | 'auto'} threads
  * @property {string} [variant]
  * @property {string} [wasmUrl] absolute
@@ -42,6 +43,7 @@ import { createTokenizer } from './tokenizer.js'
  * @property {number} memoryBytes  of the engine: weights, state and buffers
  * @property {'fast' | 'high' | 'exact'} precision
  * @property {'f32' | 'f16'} state
+ * @property {'int8' | 'int4' | 'f16' | 'f32'} head  the type of the weights that give the logits
  * @property {string} variant      the kernel family: as asked for, or the quickest here. No result depends on it
  * @property {'plain' | 'relaxed'} simd  of the module: 'relaxed' where the JavaScript engine has relaxed SIMD. No result depends on it
  * @property {number} threads      that were started; how many of them work is found by what tokens cost
@@ -111,13 +113,18 @@ export class Engine {
    */
   static async load(source, options, { onProgress, signal } = {}) {
     signal?.throwIfAborted()
-    const { precision, state, variant, wasmUrl, threads, threadUrl } = options
+    const { precision, state, head, variant, wasmUrl, threads, threadUrl } = options
     const most = threads === 'auto' ? coreCount() : threads
     const shared = most > 1 && mayHaveThreads()
     const core = await Core.create({ wasm: wasmUrl, shared, signal })
     const variantFor = (/** @type {PackedHeader} */ { fileBytes }) =>
       variant ?? (isWorthChoosing(fileBytes) ? quickestVariant(core, { precision }) : undefined)
-    const control = { variantFor, ...(onProgress && { onProgress }), ...(signal && { signal }) }
+    const control = {
+      variantFor,
+      head,
+      ...(onProgress && { onProgress }),
+      ...(signal && { signal }),
+    }
     const loaded = await loadModel(core, openSource(source), control)
     const { model, header, tokenizerJson } = loaded
     // A thread whose script does not come would be awaited for ever.
@@ -159,7 +166,7 @@ export class Engine {
       licence,
     } = this.#header
     const { precision, state } = this.#options
-    const { variant } = this.#model
+    const { variant, head } = this.#model
     const { memoryBytes, simd, threads } = this.#core
     const file = {
       identity,
@@ -172,7 +179,7 @@ export class Engine {
       source,
       licence,
     }
-    return { config, info: { ...file, memoryBytes, precision, state, variant, simd, threads } }
+    return { config, info: { ...file, memoryBytes, precision, state, head, variant, simd, threads } }
   }
 
   /**

@@ -26,12 +26,13 @@ const PEEK_BYTES = 512
  * @param {Source} source
  * @param {object} [options]
  * @param {(header: PackedHeader) => string | undefined} [options.variantFor] the kernel family for a file; default: the standard one
+ * @param {import('./core.js').HeadChoice | undefined} [options.head]
  * @param {(progress: Progress) => void} [options.onProgress]
  * @param {AbortSignal} [options.signal]
  * @returns {Promise<{ model: CoreModel, header: PackedHeader, tokenizerJson: string | null }>} the caller closes the model
  * @throws {BmError} `network`, `io`, `format`, `integrity`, `memory`, `config`, `unsupported`
  */
-export async function loadModel(core, source, { variantFor, onProgress, signal } = {}) {
+export async function loadModel(core, source, { variantFor, head, onProgress, signal } = {}) {
   if (!globalThis.crypto?.subtle) {
     throw new BmError(
       'unsupported',
@@ -45,7 +46,8 @@ export async function loadModel(core, source, { variantFor, onProgress, signal }
   try {
     const header = await readHeader(stream, core)
     const variant = variantFor?.(header)
-    model = core.createModel(header.config, variant === undefined ? {} : { variant })
+    const choices = { ...(variant === undefined ? {} : { variant }), ...(head ? { head } : {}) }
+    model = core.createModel(header.config, choices)
     const progress = new ProgressReport(onProgress, header)
     const tokenizer = await readData(stream, header, model, progress)
     await stream.expectEnd(header.fileBytes)

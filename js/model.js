@@ -55,7 +55,7 @@ export class BiMamba {
    *   `integrity`, `config`, `tokenizer`, `memory`, `unsupported`; or `signal.reason`
    */
   static async load(source, options = {}) {
-    const { precision, state, threads, variant, inline, onProgress, signal, ...places } =
+    const { precision, state, head, threads, variant, inline, onProgress, signal, ...places } =
       checkLoad(options)
     const { wasmUrl, workerUrl, threadUrl } = places
     const family = `${precision} ${wasmUrl ?? ''}`
@@ -63,6 +63,7 @@ export class BiMamba {
     const engineOptions = {
       precision,
       state,
+      head,
       threads,
       ...(known === undefined ? {} : { variant: known }),
       ...(wasmUrl === undefined ? {} : { wasmUrl: absoluteUrl(wasmUrl) }),

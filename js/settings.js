@@ -40,6 +40,7 @@ export const NUMBER_SETTINGS = {
 export const CHOICES = {
   precision: /** @type {const} */ (['fast', 'high', 'exact']),
   state: /** @type {const} */ (['f32', 'f16']),
+  head: /** @type {const} */ (['file', 'int4']),
 }
 
 /** Options of `BiMamba.load` that say where a file of the package is. */
@@ -91,6 +92,8 @@ const MAX_IDS = 2 ** 28
  * @typedef {object} LoadOptions
  * @property {'fast' | 'high' | 'exact'} [precision]  of the computation; default 'fast'
  * @property {'f32' | 'f16'} [state]      how the recurrent state is kept; default 'f32'
+ * @property {'file' | 'int4'} [head]    how the language-model head is kept: as the file has it, or an int8 one in 4 bits, which
+ *                                        is quicker and a little less exact; `argument` for other heads. Default 'file'
  * @property {number | 'auto'} [threads]  that compute, 1 to 64; default 'auto': as many as the machine has, for models that
  *                                        are large enough. 1 where memory cannot be shared: pages that are not
  *                                        cross-origin isolated, and `inline` on a page. No result depends on it
@@ -244,7 +247,7 @@ export function checkGenerate(options) {
 
 /**
  * @param {LoadOptions} options
- * @returns {LoadOptions & { precision: 'fast' | 'high' | 'exact', state: 'f32' | 'f16', threads: number | 'auto' }}
+ * @returns {LoadOptions & { precision: 'fast' | 'high' | 'exact', state: 'f32' | 'f16', head: 'file' | 'int4', threads: number | 'auto' }}
  */
 export function checkLoad(options) {
   checkNames(
@@ -256,6 +259,7 @@ export function checkLoad(options) {
   checkSignal(options.signal)
   checkChoice('precision', options.precision)
   checkChoice('state', options.state)
+  checkChoice('head', options.head)
   if (options.variant !== undefined && typeof options.variant !== 'string') {
     throw new BmError(
       'argument',
@@ -271,9 +275,14 @@ export function checkLoad(options) {
   if (options.onProgress !== undefined && typeof options.onProgress !== 'function') {
     throw new BmError('argument', `onProgress is ${show(options.onProgress)}, want a function`)
   }
-  const { precision = CHOICES.precision[0], state = CHOICES.state[0], threads = 'auto' } = options
+  const {
+    precision = CHOICES.precision[0],
+    state = CHOICES.state[0],
+    head = CHOICES.head[0],
+    threads = 'auto',
+  } = options
   checkThreads(threads)
-  return { ...options, precision, state, threads }
+  return { ...options, precision, state, head, threads }
 }
 
 /**

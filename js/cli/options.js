@@ -47,6 +47,10 @@ export const MODEL_OPTIONS = {
     value: [...CHOICES.precision].reverse().join('|'),
     help: `of the computation (default ${CHOICES.precision[0]})`,
   },
+  head: {
+    value: CHOICES.head.join('|'),
+    help: 'weights of the logits: as the file has them (default), or int8 ones in 4 bits',
+  },
   threads: { value: 'N|auto', help: 'that compute, 1 to 64 (default auto); changes no result' },
   variant: {
     value: 'NAME',
@@ -190,6 +194,8 @@ export function readSettings({ values }) {
 export function readModelOptions({ values }) {
   const precision = values.get('precision')?.[0] ?? CHOICES.precision[0]
   checkChoice('precision', precision, '--precision')
+  const head = values.get('head')?.[0] ?? CHOICES.head[0]
+  checkChoice('head', head, '--head')
   const text = values.get('threads')?.[0] ?? 'auto'
   const threads = text === 'auto' ? text : readNumber(text, '--threads')
   checkThreads(threads, '--threads')
@@ -201,6 +207,7 @@ export function readModelOptions({ values }) {
     source,
     load: {
       precision: /** @type {'fast' | 'high' | 'exact'} */ (precision),
+      head: /** @type {'file' | 'int4'} */ (head),
       threads,
       ...(variant === undefined ? {} : { variant }),
     },

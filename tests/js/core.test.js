@@ -71,6 +71,10 @@ test('JavaScript and C number their types alike', () => {
     [...listOf('PRECISIONS'), 'precision_count'],
     enumOf(/typedef enum \{([^}]*)\} bm_precision;/).map((name) => name.toLowerCase()),
   )
+  assert.deepEqual(
+    [...listOf('HEADS'), 'count'],
+    enumOf(/typedef enum \{([^}]*)\} bm_head;/).map((name) => name.toLowerCase().slice(5)),
+  )
   const meaning = {
     OK: 'internal',
     E_ARGUMENT: 'argument',

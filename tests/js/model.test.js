@@ -439,6 +439,7 @@ test('every option is checked by name, type and range', async () => {
   for (const [options, pattern] of /** @type {[object, RegExp][]} */ ([
     [{ precision: 'half' }, /precision is "half", want fast, high, exact/],
     [{ state: 16 }, /state/],
+    [{ head: 'int8' }, /head is "int8", want file, int4/],
     [{ inline: 'yes' }, /inline/],
     [{ onProgress: 1 }, /onProgress/],
     [{ wasmUrl: 5 }, /wasmUrl/],

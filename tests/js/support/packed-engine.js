@@ -28,7 +28,7 @@ export async function pack(core, folder, { embedding }) {
 /**
  * @param {Core} core
  * @param {string} path
- * @param {{ variant?: string }} [options]
+ * @param {{ variant?: string, head?: import('../../../js/core.js').HeadChoice }} [options]
  * @returns {Promise<{ model: CoreModel, header: import('../../../js/format.js').PackedHeader }>}
  */
 export async function openPacked(core, path, options = {}) {
