@@ -39,6 +39,15 @@ static inline void widen_bytes(v128_t out[4], const int8_t *from) {
     out[3] = wasm_i32x4_extend_high_i16x8(high);
 }
 
+/*
+ * i32 lanes of small integers as f32, exact. Not by f32x4.convert_i32x4: LLVM 15 sees that the lanes were bytes,
+ * and converts them one at a time.
+ */
+static inline v128_t float_of_small(v128_t v) {
+    return wasm_f32x4_sub(wasm_i32x4_add(v, wasm_i32x4_splat(BM_ROUND_MAGIC_BITS)),
+                          wasm_f32x4_splat(BM_ROUND_MAGIC));
+}
+
 static float dot_f32_i8(const float *x, const int8_t *w, size_t n) {
     v128_t s[4] = {wasm_f32x4_splat(0.0f), wasm_f32x4_splat(0.0f), wasm_f32x4_splat(0.0f),
                    wasm_f32x4_splat(0.0f)};
@@ -46,8 +55,7 @@ static float dot_f32_i8(const float *x, const int8_t *w, size_t n) {
         v128_t v[4];
         widen_bytes(v, w + i);
         for (size_t k = 0; k < 4; k++)
-            s[k] =
-                bm_v_mul_add(wasm_v128_load(x + i + 4 * k), wasm_f32x4_convert_i32x4(v[k]), s[k]);
+            s[k] = bm_v_mul_add(wasm_v128_load(x + i + 4 * k), float_of_small(v[k]), s[k]);
     }
     return bm_v_sum_stripes(s);
 }
@@ -200,22 +208,38 @@ static void block_integers(float *y, const bm_i4_unit *w, size_t cols, const voi
     }
 }
 
-/* Row v of a block and the three behind it: a lane for each. */
+/* Two columns of four rows, a lane for each row: nibble k of both halves of the lanes. */
+static inline void add_pair(v128_t s[2], v128_t codes, uint32_t k, v128_t step, const float *x) {
+    const v128_t nibble = wasm_i32x4_splat(15);
+    const v128_t eight = wasm_i32x4_splat(8);
+    v128_t even = wasm_v128_and(wasm_u32x4_shr(codes, 4 * k), nibble);
+    v128_t odd = wasm_v128_and(wasm_u32x4_shr(codes, 4 * k + 16), nibble);
+    even = wasm_f32x4_convert_i32x4(wasm_i32x4_mul(wasm_i32x4_sub(even, eight), step));
+    odd = wasm_f32x4_convert_i32x4(wasm_i32x4_mul(wasm_i32x4_sub(odd, eight), step));
+    s[0] = bm_v_mul_add(wasm_f32x4_splat(x[0]), even, s[0]);
+    s[1] = bm_v_mul_add(wasm_f32x4_splat(x[1]), odd, s[1]);
+}
+
+/* The next 8 of the stripes of row v of a block and of the three behind it. */
+static inline void add_columns(v128_t s[8], const bm_i4_unit *unit, size_t v, size_t i,
+                               const float *x) {
+    const int8_t *m = unit->step + v % BM_I4_ROWS;
+    v128_t step = wasm_i32x4_make(m[0], m[1], m[2], m[3]);
+    v128_t codes = wasm_v128_load(unit->code + bm_i4_byte(v, i));
+    add_pair(s, codes, 0, step, x + i);
+    add_pair(s + 2, codes, 1, step, x + i + 2);
+    add_pair(s + 4, codes, 2, step, x + i + 4);
+    add_pair(s + 6, codes, 3, step, x + i + 6);
+}
+
 static v128_t quad_floats(const bm_i4_unit *w, size_t v, size_t cols, const float *x) {
     v128_t s[BM_STRIPES];
     for (size_t k = 0; k < BM_STRIPES; k++)
         s[k] = wasm_f32x4_splat(0.0f);
     for (size_t i = 0; i < cols; i += BM_STRIPES) {
         const bm_i4_unit *unit = w + bm_i4_index(v, i, cols);
-        const int8_t *m = unit->step + v % BM_I4_ROWS;
-        v128_t step = wasm_i32x4_make(m[0], m[1], m[2], m[3]);
-        for (size_t k = 0; k < BM_STRIPES; k++) {
-            v128_t code = wasm_v128_load(unit->code + bm_i4_byte(v, i + k / 8 * 8));
-            code = wasm_u32x4_shr(code, (uint32_t)(k % 2 * 16 + k % 8 / 2 * 4));
-            code = wasm_i32x4_sub(wasm_v128_and(code, wasm_i32x4_splat(15)), wasm_i32x4_splat(8));
-            v128_t eighths = wasm_f32x4_convert_i32x4(wasm_i32x4_mul(code, step));
-            s[k] = bm_v_mul_add(wasm_f32x4_splat(x[i + k]), eighths, s[k]);
-        }
+        add_columns(s, unit, v, i, x);
+        add_columns(s + 8, unit, v, i + 8, x);
     }
     v128_t lane[4];
     for (size_t k = 0; k < 4; k++)
