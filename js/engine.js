@@ -179,7 +179,10 @@ export class Engine {
       source,
       licence,
     }
-    return { config, info: { ...file, memoryBytes, precision, state, head, variant, simd, threads } }
+    return {
+      config,
+      info: { ...file, memoryBytes, precision, state, head, variant, simd, threads },
+    }
   }
 
   /**
