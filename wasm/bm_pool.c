@@ -6,9 +6,11 @@
  * number of helpers inside in one word, so that nobody enters a run that has been closed; what a run
  * consists of changes only while the gate is shut and nobody is inside.
  *
- * Tasks are taken one at a time from a counter: a thread that the system took away costs one task,
- * not a share. Waiting is a short spin, because the next run is usually some microseconds away, and
- * then sleep, because on a busy machine the processor is needed elsewhere.
+ * Every thread has a share of the tasks, the same one in every run of as many tasks, and takes them one
+ * at a time from a counter; who is done helps the others. So a head's state stays in the cache of one core,
+ * and a thread that the system took away costs one task, not a share. Waiting is a short spin, because
+ * the next run is usually some microseconds away, and then sleep, because on a busy machine the
+ * processor is needed elsewhere.
  */
 #include "bm_pool.h"
 
@@ -26,8 +28,11 @@ enum {
 
 /* Words that different threads write lie in different cache lines. */
 typedef struct {
-    _Alignas(64) _Atomic uint32_t gate;
     _Alignas(64) _Atomic size_t next; /* task to be taken */
+} share;
+
+typedef struct {
+    _Alignas(64) _Atomic uint32_t gate;
     _Alignas(64) _Atomic uint32_t
         generation;            /* counts what helpers must look at: runs, limits, the end */
     _Atomic uint32_t sleepers; /* helpers parked, or about to be, on `generation` */
@@ -39,16 +44,25 @@ typedef struct {
     _Alignas(64) bm_task *task;
     void *arg;
     size_t count;
+    uint32_t n_shares;
+    share shares[BM_MAX_THREADS];
 } pool;
 
 static pool shared;
 
+static size_t start_of_share(uint32_t k) {
+    return shared.count * k / shared.n_shares;
+}
+
+/* The own share first, then what is left of the others'. */
 static void work(uint32_t seat) {
-    for (;;) {
-        size_t i = atomic_fetch_add_explicit(&shared.next, 1, memory_order_relaxed);
-        if (i >= shared.count)
-            return;
-        shared.task(shared.arg, i, seat);
+    for (uint32_t k = 0; k < shared.n_shares; k++) {
+        uint32_t owner = (seat + k) % shared.n_shares;
+        size_t end = start_of_share(owner + 1);
+        _Atomic size_t *next = &shared.shares[owner].next;
+        for (size_t i = atomic_fetch_add_explicit(next, 1, memory_order_relaxed); i < end;
+             i = atomic_fetch_add_explicit(next, 1, memory_order_relaxed))
+            shared.task(shared.arg, i, seat);
     }
 }
 
@@ -76,8 +90,10 @@ static void run(void *self, bm_task *task, void *arg, size_t count) {
     shared.task = task;
     shared.arg = arg;
     shared.count = count;
-    bool is_shared = atomic_load(&shared.limit) > 1;
-    atomic_store_explicit(&shared.next, 0, memory_order_relaxed);
+    shared.n_shares = atomic_load(&shared.limit);
+    bool is_shared = shared.n_shares > 1;
+    for (uint32_t k = 0; k < shared.n_shares; k++)
+        atomic_store_explicit(&shared.shares[k].next, start_of_share(k), memory_order_relaxed);
     if (is_shared) {
         atomic_store(&shared.gate, OPEN);
         wake_helpers();
