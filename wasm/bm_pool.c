@@ -48,7 +48,7 @@ typedef struct {
     share shares[BM_MAX_THREADS];
 } pool;
 
-static pool shared;
+static pool shared = {.limit = 1};
 
 static size_t start_of_share(uint32_t k) {
     return shared.count * k / shared.n_shares;
