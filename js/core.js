@@ -8,6 +8,8 @@
  * synchronous. Numbers are checked here, since on their way to C they would silently become other ones.
  */
 
+import { checkInteger, MAX_U32 } from './check-integer.js'
+import { CoreSampler } from './core-sampler.js'
 import { BmError, reasonOf } from './errors.js'
 import { Team } from './team.js'
 import { loadWasm } from './wasm-module.js'
@@ -35,7 +37,7 @@ import { loadWasm } from './wasm-module.js'
  */
 
 /** @typedef {'fast' | 'high' | 'exact'} Precision */
-/** @typedef {'f32' | 'f16'} StateType */
+/** @typedef {'f32' | 'i16'} StateType */
 /** @typedef {'file' | 'int4'} HeadChoice */
 /** @typedef {'int8' | 'int4' | 'f16' | 'f32'} HeadType */
 
@@ -52,13 +54,11 @@ const PRECISIONS = /** @type {const} */ (['fast', 'high', 'exact'])
 const HEADS = /** @type {const} */ (['file', 'int4'])
 /** What a head is as the file has it. @type {Record<ModelConfig['embedding_dtype'], HeadType>} */
 const FILE_HEADS = { I8: 'int8', F16: 'f16', F32: 'f32' }
-/** @type {Record<StateType, 'F32' | 'F16'>} */
-const STATE_DTYPES = { f32: 'F32', f16: 'F16' }
+/** Of enum bm_dtype in src/bm.h. @type {Record<StateType, number>} */
+const STATE_DTYPES = { f32: 3, i16: 4 }
 
 /** Most tokens of one append; the C side says the same. */
 const MAX_CHUNK = 1024
-/** The largest of C's uint32_t. */
-const MAX_U32 = 2 ** 32 - 1
 /** BM_MAX_THREADS of src/bm.h. */
 const MAX_THREADS = 64
 
@@ -375,11 +375,11 @@ export class CoreModel {
    */
   createSession({ precision = 'fast', state = 'f32', maxChunk = 64 } = {}) {
     checkInteger('maxChunk', maxChunk, 1, MAX_CHUNK)
-    const dtype = DTYPES.indexOf(STATE_DTYPES[state])
+    const dtype = STATE_DTYPES[state]
     const level = PRECISIONS.indexOf(precision)
     if (level < 0)
       throw new BmError('argument', `precision is '${precision}', want fast, high or exact`)
-    if (dtype < 0) throw new BmError('argument', `state is '${state}', want f32 or f16`)
+    if (dtype === undefined) throw new BmError('argument', `state is '${state}', want f32 or i16`)
     const handle = this.#core.pointer('session_create', this.#open(), level, dtype, maxChunk)
     const onClose = (/** @type {CoreSession} */ session) => void this.#sessions.delete(session)
     const { vocab_size: vocabSize } = this.config
@@ -523,59 +523,6 @@ export class CoreSession {
   }
 }
 
-/** Draws tokens from the logits of one session, with its own random state and penalty window. */
-class CoreSampler {
-  #core
-  #session
-  #handle
-
-  /**
-   * @param {Core} core
-   * @param {CoreSession} session
-   * @param {Sampling} s
-   */
-  constructor(core, session, s) {
-    checkInteger('repetitionWindow', s.repetitionWindow, 0, MAX_U32)
-    checkInteger('topK', s.topK, 0, MAX_U32)
-    checkInteger('seed', s.seed, 0, Number.MAX_SAFE_INTEGER)
-    this.#core = core
-    this.#session = session
-    this.#handle = core.pointer(
-      'sampler_create',
-      session.vocabSize,
-      s.repetitionPenalty,
-      s.repetitionWindow,
-      s.temperature,
-      s.topK,
-      s.topP,
-      s.minP,
-      s.seed,
-    )
-  }
-
-  /** @param {number} id one token of the context, prompt or output, in order */
-  accept(id) {
-    checkInteger('token id', id, 0, this.#session.vocabSize - 1)
-    this.#core.call('sampler_accept', this.#open(), id)
-  }
-
-  /** @returns {number} an id drawn from the session's last logits; neither appended nor accepted */
-  sample() {
-    return this.#core.call('sampler_sample', this.#open(), this.#session.logitsPointer(-1))
-  }
-
-  #open() {
-    if (this.#handle === 0) throw new BmError('closed', 'the sampler was closed')
-    return this.#handle
-  }
-
-  /** Frees the sampler. Idempotent. */
-  close() {
-    if (this.#handle !== 0) this.#core.call('sampler_free', this.#handle)
-    this.#handle = 0
-  }
-}
-
 /** @param {import('./wasm-module.js').EngineModule} wasm @returns {Promise<WebAssembly.Instance>} */
 async function instantiate({ module, memory, name }) {
   if (!WebAssembly.Module.exports(module).some((entry) => entry.name === '_initialize')) {
@@ -587,18 +534,6 @@ async function instantiate({ module, memory, name }) {
   } catch (cause) {
     throw new BmError('unsupported', `${name}: does not start: ${reasonOf(cause)}`, { cause })
   }
-}
-
-/**
- * @param {string} name
- * @param {unknown} value
- * @param {number} min
- * @param {number} max
- */
-function checkInteger(name, value, min, max) {
-  const isInteger = typeof value === 'number' && Number.isInteger(value)
-  if (isInteger && value >= min && value <= max) return
-  throw new BmError('argument', `${name} is ${value}, want an integer from ${min} to ${max}`)
 }
 
 /**

@@ -26,7 +26,7 @@ import { createTokenizer } from './tokenizer.js'
  *
  * @typedef {object} EngineOptions
  * @property {'fast' | 'high' | 'exact'} precision
- * @property {'f32' | 'f16'} state
+ * @property {'f32' | 'i16'} state
  * @property {'file' | 'int4'} head
  * @property {number | 'auto'} threads
  * @property {string} [variant]
@@ -42,7 +42,7 @@ import { createTokenizer } from './tokenizer.js'
  * @property {number} fileBytes
  * @property {number} memoryBytes  of the engine: weights, state and buffers
  * @property {'fast' | 'high' | 'exact'} precision
- * @property {'f32' | 'f16'} state
+ * @property {'f32' | 'i16'} state
  * @property {'int8' | 'int4' | 'f16' | 'f32'} head  the type of the weights that give the logits
  * @property {string} variant      the kernel family: as asked for, or the quickest here. No result depends on it
  * @property {'plain' | 'relaxed'} simd  of the module: 'relaxed' where the JavaScript engine has relaxed SIMD. No result depends on it

@@ -39,7 +39,7 @@ export const NUMBER_SETTINGS = {
 /** The named choices of `BiMamba.load`, the default first. */
 export const CHOICES = {
   precision: /** @type {const} */ (['fast', 'high', 'exact']),
-  state: /** @type {const} */ (['f32', 'f16']),
+  state: /** @type {const} */ (['f32', 'i16']),
   head: /** @type {const} */ (['file', 'int4']),
 }
 
@@ -91,7 +91,7 @@ const MAX_IDS = 2 ** 28
  *
  * @typedef {object} LoadOptions
  * @property {'fast' | 'high' | 'exact'} [precision]  of the computation; default 'fast'
- * @property {'f32' | 'f16'} [state]      how the recurrent state is kept; default 'f32'
+ * @property {'f32' | 'i16'} [state]      how the recurrent state is kept; default 'f32'
  * @property {'file' | 'int4'} [head]    how the language-model head is kept: as the file has it, or an int8 one in 4 bits, which
  *                                        is quicker and a little less exact; `argument` for other heads. Default 'file'
  * @property {number | 'auto'} [threads]  that compute, 1 to 64; default 'auto': as many as the machine has, for models that
@@ -247,7 +247,7 @@ export function checkGenerate(options) {
 
 /**
  * @param {LoadOptions} options
- * @returns {LoadOptions & { precision: 'fast' | 'high' | 'exact', state: 'f32' | 'f16', head: 'file' | 'int4', threads: number | 'auto' }}
+ * @returns {LoadOptions & { precision: 'fast' | 'high' | 'exact', state: 'f32' | 'i16', head: 'file' | 'int4', threads: number | 'auto' }}
  */
 export function checkLoad(options) {
   checkNames(

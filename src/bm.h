@@ -40,8 +40,8 @@ typedef struct {
 
 /* ---- Configuration -------------------------------------------------------------------------- */
 
-/* Element types of tensors. BM_U8 holds sign bits, eight columns a byte. */
-typedef enum { BM_U8, BM_I8, BM_F16, BM_F32 } bm_dtype;
+/* Element types of tensors, and BM_I16, which only states have. BM_U8 holds sign bits, eight columns a byte. */
+typedef enum { BM_U8, BM_I8, BM_F16, BM_F32, BM_I16 } bm_dtype;
 
 /* The shape of a model; names as in the Mamba-2 code (arXiv 2405.21060). */
 typedef struct {
@@ -164,7 +164,7 @@ enum { BM_MAX_THREADS = 64 };
 
 typedef struct {
     bm_precision precision;
-    bm_dtype state_dtype; /* of the SSM state: BM_F32 or BM_F16 */
+    bm_dtype state_dtype; /* of the SSM state: BM_F32, or BM_I16 with a unit per row */
     uint32_t max_chunk;   /* most tokens in one append, 1 ... 1024; scratch memory grows with it */
     const bm_team *team;  /* NULL: the calling thread alone. Must outlive the session */
 } bm_session_options;

@@ -170,7 +170,8 @@ bm_role bm_role_at(const bm_config *c, size_t index, size_t *layer) {
 }
 
 size_t bm_dtype_size(bm_dtype dtype) {
-    static const size_t sizes[] = {[BM_U8] = 1, [BM_I8] = 1, [BM_F16] = 2, [BM_F32] = 4};
+    static const size_t sizes[] = {
+        [BM_U8] = 1, [BM_I8] = 1, [BM_F16] = 2, [BM_F32] = 4, [BM_I16] = 2};
     return sizes[dtype];
 }
 

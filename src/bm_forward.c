@@ -169,33 +169,22 @@ static void mix_shared(const pass *p) {
                 p->kernels->abs_max(zxbcdt_of(p, t) + 2 * n->d_inner + g * d_state, d_state);
 }
 
-/*
- * Where stored values live: a fresh scale brings the bound to TARGET, the next comes when it passes
- * LIMIT. f16: rounding at most doubles a sum of increments, so |stored| <= 2 * 2^14 < 65504; 2^-14,
- * its least normal number, is 22 bits below TARGET. f32 has range to spare.
- */
-typedef struct {
-    float target;
-    float limit;
-} scale_range;
-
-static scale_range range_of(bm_dtype ssm_dtype) {
-    return ssm_dtype == BM_F16 ? (scale_range){0x1p8f, 0x1p14f} : (scale_range){1.0f, 0x1p40f};
-}
+/* A fresh scale brings the bound of stored values to 1 or below; the next comes when it passes this. */
+static const float BOUND_LIMIT = 0x1p40f;
 
 /*
  * Moves a head by one token: scale *= decay, and the bound grows by `increment`, a bound of what the
  * token adds to S. Returns the factor for stored values: 1, except when a fresh scale is due.
  */
-static float advance_scale(bm_ssm_scale *s, float decay, float increment, scale_range range) {
+static float advance_scale(bm_ssm_scale *s, float decay, float increment) {
     float scale = s->scale * decay;
     float bound = s->bound + increment / scale;
-    if (scale >= 0x1p-100f && bound <= range.limit) {
+    if (scale >= 0x1p-100f && bound <= BOUND_LIMIT) {
         *s = (bm_ssm_scale){scale, bound};
         return 1.0f;
     }
     float total = s->bound * scale + increment;
-    float fresh = bm_pow2_at_least(total / range.target);
+    float fresh = bm_pow2_at_least(total);
     *s = (bm_ssm_scale){fresh, total / fresh};
     return scale / fresh;
 }
@@ -212,12 +201,13 @@ static bm_scan_step step_of(const pass *p, size_t h, size_t t, bm_ssm_scale *sca
     /* B's floor keeps x * gain finite where all of B is tiny. */
     float b_max = p->scratch->b_max[t * c->ngroups + h / n->heads_per_group];
     float increment = dt * x_max * (b_max < 0x1p-20f ? 0x1p-20f : b_max);
-    float shrink = advance_scale(scale, bm_exp(dt * p->layer->a[h]), increment,
-                                 range_of(p->timeline->ssm_dtype));
+    float shrink = advance_scale(scale, bm_exp(dt * p->layer->a[h]), increment);
     /* The increment keeps x * gain in range; only beside x = 0 can the quotient overflow. */
     float gain = dt / scale->scale;
-    return (bm_scan_step){
-        .shrink = shrink, .gain = FLT_MAX < gain ? FLT_MAX : gain, .scale = scale->scale};
+    return (bm_scan_step){.shrink = shrink,
+                          .gain = FLT_MAX < gain ? FLT_MAX : gain,
+                          .scale = scale->scale,
+                          .b_max = b_max};
 }
 
 /* One head over all tokens of the chunk: its state stays in cache. Its share of conv and gate, too. */
@@ -245,9 +235,10 @@ static void scan(void *arg, size_t h, size_t thread) {
                             .n = tokens.end - tokens.start,
                             .skip = p->layer->d[h]};
         float *y = p->scratch->y + tokens.start * n->d_inner + h * c->headdim;
-        if (p->timeline->ssm_dtype == BM_F16)
-            p->kernels->scan_f16((uint16_t *)(void *)state, y, n->d_inner, &in, c->headdim,
-                                 c->d_state);
+        if (p->timeline->ssm_dtype == BM_I16)
+            p->kernels->scan_i16((int16_t *)(void *)state, p->timeline->unit + slot * c->headdim,
+                                 p->timeline->most + slot * c->headdim, y, n->d_inner, &in,
+                                 c->headdim, c->d_state);
         else
             p->kernels->scan_f32((float *)(void *)state, y, n->d_inner, &in, c->headdim,
                                  c->d_state);

@@ -14,7 +14,7 @@
  * The SSM state of a head is S = scale * stored, and |stored| <= 2 * bound. A token's decay multiplies
  * the one number `scale` instead of all of S, so a 16-bit S cannot get stuck when the decay is less
  * than half a unit in its last place, a fading S does not crawl through subnormals, and S is rounded
- * once a token.
+ * once a token. In 16 bits, stored is an integer times its row's unit: see scan_i16 in kernels.h.
  */
 typedef struct {
     float scale; /* 0: S is zero */
@@ -23,11 +23,14 @@ typedef struct {
 
 /* The recurrent state: all that the model knows of the tokens so far. All zero at position 0. */
 typedef struct {
-    bm_dtype ssm_dtype; /* BM_F32 or BM_F16 */
+    bm_dtype ssm_dtype; /* BM_F32 or BM_I16 */
     float *conv; /* [n_layer, d_conv - 1, conv_dim]: inputs; position p is row p % (d_conv - 1) */
     void *ssm;   /* [n_layer, n_heads, headdim, d_state] */
     bm_ssm_scale *scales; /* [n_layer, n_heads] */
-    uint64_t position;    /* tokens consumed */
+    float *
+        unit; /* [n_layer, n_heads, headdim] of BM_I16: what 1 stands for in a row; 0: nothing yet */
+    float *most;       /* the same: the largest magnitude in a row */
+    uint64_t position; /* tokens consumed */
 } bm_timeline;
 
 /* Scratch for chunks of up to T tokens; nothing in it outlives a call except `hidden`. */

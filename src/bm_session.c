@@ -30,11 +30,14 @@ static bm_timeline layout_timeline(bm_arena *arena, const bm_model *m, bm_dtype 
     uint64_t heads = n_layer * m->dims.n_heads;
     uint64_t conv_rows = n_layer * (m->config.d_conv - 1);
     uint64_t head_state = (uint64_t)m->config.headdim * m->config.d_state;
+    uint64_t rows = ssm_dtype == BM_I16 ? heads * m->config.headdim : 0;
     return (bm_timeline){
         .ssm_dtype = ssm_dtype,
         .conv = bm_arena_take(arena, conv_rows * m->dims.conv_dim, sizeof(float)),
         .ssm = bm_arena_take(arena, heads * head_state, bm_dtype_size(ssm_dtype)),
         .scales = bm_arena_take(arena, heads, sizeof(bm_ssm_scale)),
+        .unit = bm_arena_take(arena, rows, sizeof(float)),
+        .most = bm_arena_take(arena, rows, sizeof(float)),
     };
 }
 
@@ -92,8 +95,8 @@ bm_status bm_session_create(const bm_model *model, const bm_session_options *opt
     if ((unsigned)options->precision >= BM_PRECISION_COUNT)
         return bm_fail(err, BM_E_ARGUMENT, "precision %u, want fast, high or exact",
                        (unsigned)options->precision);
-    if (options->state_dtype != BM_F32 && options->state_dtype != BM_F16)
-        return bm_fail(err, BM_E_ARGUMENT, "state type %u, want f32 or f16",
+    if (options->state_dtype != BM_F32 && options->state_dtype != BM_I16)
+        return bm_fail(err, BM_E_ARGUMENT, "state type %u, want f32 or i16",
                        (unsigned)options->state_dtype);
     if (options->max_chunk < 1 || options->max_chunk > 1024)
         return bm_fail(err, BM_E_ARGUMENT, "max_chunk is %u, want 1 to 1024", options->max_chunk);

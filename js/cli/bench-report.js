@@ -29,7 +29,7 @@ const SPARE_BYTES = 32e6
  * @property {number} model.stateBytes     of the recurrent state of one text
  * @property {number} model.bytesPerToken  read and written to decode a token: weights that are used, state twice
  * @property {'fast' | 'high' | 'exact'} precision
- * @property {'f32' | 'f16'} state
+ * @property {'f32' | 'i16'} state
  * @property {number} rounds
  * @property {number} promptTokens
  * @property {number} chunkTokens          of the prompt that are computed at once

@@ -23,6 +23,8 @@ const READERS = [
 const F32_BYTES = 4
 /** Of the two numbers that each head has beside its state (bm_ssm_scale in src/bm_forward.h). */
 const HEAD_SCALE_BYTES = 8
+/** Of the two numbers that each row of a state in 16 bits has. */
+const ROW_UNIT_BYTES = 8
 
 /**
  * @typedef {object} Traffic
@@ -63,8 +65,9 @@ export function trafficOf(tensors, config, stateType) {
       state.convRow += rows * F32_BYTES
     }
     if (name.endsWith('.A_log')) {
-      const values = config.headdim * config.d_state * (stateType === 'f16' ? 2 : F32_BYTES)
-      state.ssm += rows * (values + HEAD_SCALE_BYTES)
+      const stateRowBytes =
+        stateType === 'i16' ? 2 * config.d_state + ROW_UNIT_BYTES : F32_BYTES * config.d_state
+      state.ssm += rows * (config.headdim * stateRowBytes + HEAD_SCALE_BYTES)
     }
   }
   return {

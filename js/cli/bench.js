@@ -118,7 +118,7 @@ function readPlan({ values, positionals }) {
       source: values.get('model')?.[0] ?? DEFAULT_MODEL,
       synthetic: readShape(values),
       precision: /** @type {'fast' | 'high' | 'exact'} */ (precision),
-      state: /** @type {'f32' | 'f16'} */ (state),
+      state: /** @type {'f32' | 'i16'} */ (state),
     },
     settings: readCombinations(values),
     rounds: readCount('rounds', values.get('rounds')?.[0]),

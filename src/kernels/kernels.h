@@ -85,6 +85,7 @@ typedef struct {
     float shrink; /* of the stored S; 1 but for a few tokens */
     float gain;   /* of x */
     float scale;  /* S is scale times what is stored */
+    float b_max;  /* max |B| */
 } bm_scan_step;
 
 /* Inputs of a scan: x [head_dim], B and C [d_state] of token t at t * stride floats. */
@@ -237,15 +238,22 @@ typedef struct {
      * The tokens of one head of the selective state space in order (arXiv 2405.21060, equation 2):
      *   S[p,n] = S[p,n] * shrink + (x[p] * gain) * B[n];   y[p] = scale * sum_n S[p,n] C[n] + skip * x[p]
      * The sum runs in stripes. Token t's y is at y + t * y_stride.
-     *   S  [head_dim, d_state] f32, or f16 for scan_f16: there the sum takes S before it is rounded, and
-     *      S is stored as binary16, halves rounded away from 0, and 0 where that is below 2^-14;
-     *      |S| < 65520, else what is stored is anything.
+     *   S  [head_dim, d_state] f32
      *   x, y [head_dim].  B, C [d_state].  head_dim % 4 == 0, d_state % 8 == 0, strides % 4 == 0, 16-aligned
      */
     void (*scan_f32)(float *restrict state, float *restrict y, size_t y_stride, const bm_scan *in,
                      size_t head_dim, size_t d_state);
-    void (*scan_f16)(uint16_t *restrict state, float *restrict y, size_t y_stride,
-                     const bm_scan *in, size_t head_dim, size_t d_state);
+
+    /*
+     * The same with S in 16 bits: S[p,n] = unit[p] * state[p,n], with integers as large as the row's largest
+     * number allows. A row first makes room for the token (bm_row_room), then
+     *   v[n] = state[p,n] * keep + input * B[n];   y[p] = (scale * unit[p]) * sum_n v[n] C[n] + skip * x[p]
+     *   state[p,n] = v[n] to the nearest integer, ties to even;   most[p] = max_n |state[p,n]|
+     * unit, most [head_dim], 0 at first.
+     */
+    void (*scan_i16)(int16_t *restrict state, float *restrict unit, float *restrict most,
+                     float *restrict y, size_t y_stride, const bm_scan *in, size_t head_dim,
+                     size_t d_state);
 
     /*
      * logits[v] = scale[v] * sum over groups in order of d[g] * (float)dot_g, dot_g = sum q[i] w[v,i]
@@ -296,6 +304,27 @@ static inline float bm_dot_signs_f32(const uint8_t *row, const float *x, size_t 
 static inline float bm_rstd(float sum_of_squares, size_t n, float eps) {
     float mean = sum_of_squares / (float)n + eps;
     return 1.0f / __builtin_sqrtf(mean) + (mean - mean);
+}
+
+/* A row of a state in 16 bits on its way over one token. */
+typedef struct {
+    float unit;
+    float keep;  /* factor of the integers that are there */
+    float input; /* x * gain in the new unit */
+} bm_row_step;
+
+/*
+ * The contract of scan_i16 for the row of one x. Where the largest integer and what comes could pass 32766, or S
+ * shrinks, a power of two as the unit brings both together to 2^14 or below: 13 to 15 bits are in use.
+ */
+static inline bm_row_step bm_row_room(float unit, float most, float x, const bm_scan_step *step) {
+    float old = unit * step->shrink;
+    float added = x * step->gain;
+    float need = most * old + bm_abs(added) * step->b_max;
+    bool fits = step->shrink == 1.0f && old >= 0x1p-100f && need <= 32766.0f * old;
+    float fresh = fits ? old : bm_pow2_at_least(need * 0x1p-14f);
+    float inverse = 1.0f / fresh; /* exact */
+    return (bm_row_step){.unit = fresh, .keep = old * inverse, .input = added * inverse};
 }
 
 /* IEEE binary16 to f32, exact; infinities and NaN keep their kind. */

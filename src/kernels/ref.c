@@ -169,30 +169,32 @@ static void scan_f32(float *restrict state, float *restrict y, size_t y_stride, 
     }
 }
 
-static uint16_t state_half(float v) {
-    uint32_t bits = bm_bits_of(v);
-    uint32_t magnitude = (bits & 0x7fffffffu) + 0x1000u;
-    if (magnitude < 0x38800000u)
-        return 0;
-    return (uint16_t)((bits >> 16 & 0x8000u) | (magnitude - (112u << 23)) >> 13);
+static int16_t saturate_i16(int32_t v) {
+    return (int16_t)(v < INT16_MIN ? INT16_MIN : INT16_MAX < v ? INT16_MAX : v);
 }
 
-static void scan_f16(uint16_t *restrict state, float *restrict y, size_t y_stride,
-                     const bm_scan *in, size_t head_dim, size_t d_state) {
+static void scan_i16(int16_t *restrict state, float *restrict unit, float *restrict most,
+                     float *restrict y, size_t y_stride, const bm_scan *in, size_t head_dim,
+                     size_t d_state) {
     for (size_t t = 0; t < in->n; t++) {
         const float *x = in->x + t * in->stride;
         const float *b = in->b + t * in->stride;
         const float *c = in->c + t * in->stride;
-        const bm_scan_step *step = &in->step[t];
         for (size_t p = 0; p < head_dim; p++) {
-            float input = x[p] * step->gain;
+            int16_t *row = state + p * d_state;
+            bm_row_step step = bm_row_room(unit[p], most[p], x[p], &in->step[t]);
             float stripes[BM_STRIPES] = {0};
+            float largest = 0.0f;
             for (size_t n = 0; n < d_state; n++) {
-                float s = bm_half_to_float(state[p * d_state + n]) * step->shrink + input * b[n];
-                state[p * d_state + n] = state_half(s);
-                stripes[n % BM_STRIPES] += s * c[n];
+                float v = (float)row[n] * step.keep + step.input * b[n];
+                stripes[n % BM_STRIPES] += v * c[n];
+                row[n] = saturate_i16(bm_round_to_int(v));
+                largest = larger(largest, bm_abs((float)row[n]));
             }
-            y[t * y_stride + p] = step->scale * sum_stripes(stripes) + in->skip * x[p];
+            unit[p] = step.unit;
+            most[p] = largest;
+            y[t * y_stride + p] =
+                (in->step[t].scale * step.unit) * sum_stripes(stripes) + in->skip * x[p];
         }
     }
 }
@@ -279,7 +281,7 @@ const bm_kernels bm_kernels_ref = {
     .gate = gate,
     .abs_max = abs_max,
     .scan_f32 = scan_f32,
-    .scan_f16 = scan_f16,
+    .scan_i16 = scan_i16,
     .head_i8 = head_i8,
     .head_i4 = head_i4,
     .head_f32 = head_f32,

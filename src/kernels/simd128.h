@@ -102,8 +102,9 @@ void bm_gate__simd128(float *y, const float *z, size_t n);
 float bm_abs_max__simd128(const float *x, size_t n);
 void bm_scan_f32__simd128(float *restrict state, float *restrict y, size_t y_stride,
                           const bm_scan *in, size_t head_dim, size_t d_state);
-void bm_scan_f16__simd128(uint16_t *restrict state, float *restrict y, size_t y_stride,
-                          const bm_scan *in, size_t head_dim, size_t d_state);
+void bm_scan_i16__simd128(int16_t *restrict state, float *restrict unit, float *restrict most,
+                          float *restrict y, size_t y_stride, const bm_scan *in, size_t head_dim,
+                          size_t d_state);
 void bm_head_i8__simd128(float *logits, const int8_t *w, const float *scale, size_t rows,
                          size_t cols, const void *act, bm_precision precision);
 void bm_head_i4__simd128(float *logits, const bm_i4_unit *w, const float *scale, size_t rows,

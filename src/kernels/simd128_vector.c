@@ -116,10 +116,10 @@ void bm_gate__simd128(float *y, const float *z, size_t n) {
 }
 
 /* y of four rows, whose sums come as a vector of four lanes each. */
-static void read_out(float *y, const float *x, const v128_t sums[4], float scale, float skip) {
+static void read_out(float *y, const float *x, const v128_t sums[4], v128_t scale, float skip) {
     v128_t sum = sum_lanes_of_4(sums[0], sums[1], sums[2], sums[3]);
     v128_t direct = wasm_f32x4_mul(wasm_f32x4_splat(skip), wasm_v128_load(x));
-    wasm_v128_store(y, bm_v_mul_add(wasm_f32x4_splat(scale), sum, direct));
+    wasm_v128_store(y, bm_v_mul_add(scale, sum, direct));
 }
 
 /* Four elements of a row of S: S = S * keep + input * B, and their products with C. */
@@ -163,7 +163,7 @@ static void scan_token(float *state, float *y, const bm_scan *in, size_t t, size
             }
             sums[k] = wasm_f32x4_add(wasm_f32x4_add(s0, s1), wasm_f32x4_add(s2, s3));
         }
-        read_out(y + p, x + p, sums, in->step[t].scale, in->skip);
+        read_out(y + p, x + p, sums, wasm_f32x4_splat(in->step[t].scale), in->skip);
     }
 }
 
@@ -235,7 +235,7 @@ static void scan_two_tokens(float *state, float *y, size_t y_stride, const bm_sc
         }
         for (size_t token = 0; token < 2; token++)
             read_out(y + token * y_stride + p, x + token * in->stride + p, sums[token],
-                     in->step[t + token].scale, in->skip);
+                     wasm_f32x4_splat(in->step[t + token].scale), in->skip);
     }
 }
 
@@ -253,74 +253,86 @@ void bm_scan_f32__simd128(float *restrict state, float *restrict y, size_t y_str
     }
 }
 
-/*
- * Four finite binary16 values, sign-extended to i32 lanes, times 2^-112 as f32: sign to bit 31,
- * exponent and mantissa to bits 13 ... 27. Subnormals of binary16 are subnormals of f32.
- */
-static v128_t shrunk_float_of_half(v128_t wide) {
-    return wasm_v128_and(wasm_i32x4_shl(wide, 13), wasm_i32x4_splat((int32_t)0x8fffffff));
-}
+/* What of a row in 16 bits goes from one eight of elements to the next: stripes of the sum, and max |state|. */
+typedef struct {
+    v128_t sum[4];
+    v128_t most; /* eight u16 */
+} row_sums;
 
-/* state_half of ref.c without the sign, below 2^-14 anything from 0 to 0x3ff once saturated to u16. */
-static v128_t magnitude_of_half(v128_t v) {
-    v128_t magnitude = wasm_v128_and(v, wasm_i32x4_splat(0x7fffffff));
-    return wasm_i32x4_shr(wasm_i32x4_add(magnitude, wasm_i32x4_splat(0x1000 - (112 << 23))), 13);
-}
-
-/* state_half of ref.c for eight values: the sign and the zero once for all of them. */
-static v128_t halves_of_floats(v128_t low, v128_t high) {
-    v128_t magnitude = wasm_u16x8_narrow_i32x4(magnitude_of_half(low), magnitude_of_half(high));
-    v128_t sign = wasm_v128_and(wasm_i16x8_shuffle(low, high, 1, 3, 5, 7, 9, 11, 13, 15),
-                                wasm_i16x8_splat(INT16_MIN));
-    v128_t is_normal = wasm_i16x8_gt(magnitude, wasm_i16x8_splat(0x3ff));
-    return wasm_v128_and(wasm_v128_or(magnitude, sign), is_normal);
-}
-
-/* As scan_4 for eight elements of f16, which take two sums. */
-static inline void scan_8_halves(uint16_t *at, const float *b, const float *c, v128_t keep,
-                                 v128_t input, v128_t *sum0, v128_t *sum1) {
+/* Eight elements of a row; their products with C go to two vectors of stripes. `keeps`: keep is 1. */
+static inline void scan_8(int16_t *at, const float *b, const float *c, v128_t keep, v128_t input,
+                          bool keeps, v128_t *sum0, v128_t *sum1, v128_t *most) {
     v128_t packed = wasm_v128_load(at);
-    v128_t low = shrunk_float_of_half(wasm_i32x4_extend_low_i16x8(packed));
-    v128_t high = shrunk_float_of_half(wasm_i32x4_extend_high_i16x8(packed));
-    low = wasm_f32x4_add(wasm_f32x4_mul(low, keep), wasm_f32x4_mul(input, wasm_v128_load(b)));
-    high = wasm_f32x4_add(wasm_f32x4_mul(high, keep), wasm_f32x4_mul(input, wasm_v128_load(b + 4)));
-    wasm_v128_store(at, halves_of_floats(low, high));
+    v128_t low = wasm_f32x4_convert_i32x4(bm_v_opaque(wasm_i32x4_extend_low_i16x8(packed)));
+    v128_t high = wasm_f32x4_convert_i32x4(bm_v_opaque(wasm_i32x4_extend_high_i16x8(packed)));
+    if (!keeps) {
+        low = wasm_f32x4_mul(low, keep);
+        high = wasm_f32x4_mul(high, keep);
+    }
+    low = wasm_f32x4_add(low, wasm_f32x4_mul(input, wasm_v128_load(b)));
+    high = wasm_f32x4_add(high, wasm_f32x4_mul(input, wasm_v128_load(b + 4)));
+    packed = wasm_i16x8_narrow_i32x4(bm_v_round_to_int(low), bm_v_round_to_int(high));
+    wasm_v128_store(at, packed);
+    *most = wasm_u16x8_max(*most, wasm_i16x8_abs(packed));
     *sum0 = bm_v_mul_add(low, wasm_v128_load(c), *sum0);
     *sum1 = bm_v_mul_add(high, wasm_v128_load(c + 4), *sum1);
 }
 
-static void scan_token_f16(uint16_t *state, float *y, const bm_scan *in, size_t t, size_t head_dim,
-                           size_t d_state) {
+/* Inlined where `keeps` is known: most rows of most tokens are spared a product. */
+static inline __attribute__((always_inline)) row_sums scan_row_i16(int16_t *row, const float *b,
+                                                                   const float *c, bm_row_step step,
+                                                                   bool keeps, size_t d_state) {
+    const v128_t keep = wasm_f32x4_splat(step.keep);
+    const v128_t input = wasm_f32x4_splat(step.input);
+    v128_t most = wasm_i16x8_splat(0);
+    v128_t s0 = wasm_f32x4_splat(0.0f);
+    v128_t s1 = s0;
+    v128_t s2 = s0;
+    v128_t s3 = s0;
+    size_t n = 0;
+    for (; n + 16 <= d_state; n += 16) {
+        scan_8(row + n, b + n, c + n, keep, input, keeps, &s0, &s1, &most);
+        scan_8(row + n + 8, b + n + 8, c + n + 8, keep, input, keeps, &s2, &s3, &most);
+    }
+    if (n < d_state)
+        scan_8(row + n, b + n, c + n, keep, input, keeps, &s0, &s1, &most);
+    return (row_sums){.sum = {s0, s1, s2, s3}, .most = most};
+}
+
+static float largest_u16(v128_t v) {
+    v = wasm_u16x8_max(v, wasm_i16x8_shuffle(v, v, 4, 5, 6, 7, 0, 1, 2, 3));
+    v = wasm_u16x8_max(v, wasm_i16x8_shuffle(v, v, 2, 3, 0, 1, 6, 7, 4, 5));
+    v = wasm_u16x8_max(v, wasm_i16x8_shuffle(v, v, 1, 0, 3, 2, 5, 4, 7, 6));
+    return (float)wasm_u16x8_extract_lane(v, 0);
+}
+
+static void scan_token_i16(int16_t *state, float *unit, float *most, float *y, const bm_scan *in,
+                           size_t t, size_t head_dim, size_t d_state) {
     const float *x = in->x + t * in->stride;
     const float *b = in->b + t * in->stride;
     const float *c = in->c + t * in->stride;
-    /* The power of two that a decoded half lacks is in the factor: the product is rounded once. */
-    const v128_t keep = wasm_f32x4_splat(in->step[t].shrink * 0x1p112f);
     for (size_t p = 0; p < head_dim; p += 4) {
         v128_t sums[4];
         for (size_t k = 0; k < 4; k++) {
-            uint16_t *row = state + (p + k) * d_state;
-            v128_t input = wasm_f32x4_splat(x[p + k] * in->step[t].gain);
-            v128_t s0 = wasm_f32x4_splat(0.0f);
-            v128_t s1 = s0;
-            v128_t s2 = s0;
-            v128_t s3 = s0;
-            size_t n = 0;
-            for (; n + 16 <= d_state; n += 16) {
-                scan_8_halves(row + n, b + n, c + n, keep, input, &s0, &s1);
-                scan_8_halves(row + n + 8, b + n + 8, c + n + 8, keep, input, &s2, &s3);
-            }
-            if (n < d_state)
-                scan_8_halves(row + n, b + n, c + n, keep, input, &s0, &s1);
-            sums[k] = wasm_f32x4_add(wasm_f32x4_add(s0, s1), wasm_f32x4_add(s2, s3));
+            bm_row_step step = bm_row_room(unit[p + k], most[p + k], x[p + k], &in->step[t]);
+            int16_t *at = state + (p + k) * d_state;
+            row_sums row = step.keep == 1.0f ? scan_row_i16(at, b, c, step, true, d_state)
+                                             : scan_row_i16(at, b, c, step, false, d_state);
+            unit[p + k] = step.unit;
+            most[p + k] = largest_u16(row.most);
+            sums[k] = wasm_f32x4_add(wasm_f32x4_add(row.sum[0], row.sum[1]),
+                                     wasm_f32x4_add(row.sum[2], row.sum[3]));
         }
-        read_out(y + p, x + p, sums, in->step[t].scale, in->skip);
+        v128_t scale =
+            wasm_f32x4_mul(wasm_f32x4_splat(in->step[t].scale), wasm_v128_load(unit + p));
+        read_out(y + p, x + p, sums, scale, in->skip);
     }
 }
 
 /* Token by token: each rounds the state that the next one reads. */
-void bm_scan_f16__simd128(uint16_t *restrict state, float *restrict y, size_t y_stride,
-                          const bm_scan *in, size_t head_dim, size_t d_state) {
+void bm_scan_i16__simd128(int16_t *restrict state, float *restrict unit, float *restrict most,
+                          float *restrict y, size_t y_stride, const bm_scan *in, size_t head_dim,
+                          size_t d_state) {
     for (size_t t = 0; t < in->n; t++)
-        scan_token_f16(state, y + t * y_stride, in, t, head_dim, d_state);
+        scan_token_i16(state, unit, most, y + t * y_stride, in, t, head_dim, d_state);
 }

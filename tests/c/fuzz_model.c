@@ -177,7 +177,7 @@ static void use_session(input *in, const bm_config *config, bm_session *session)
 
 static bm_session *open_session(input *in, const bm_model *model) {
     unsigned kind = take(in);
-    bm_session_options options = {(bm_precision)(kind % 4), kind & 4 ? BM_F16 : BM_F32,
+    bm_session_options options = {(bm_precision)(kind % 4), kind & 4 ? BM_I16 : BM_F32,
                                   take(in) % 24, NULL};
     bm_session *session = NULL;
     bm_error err = {0};

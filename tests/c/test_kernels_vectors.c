@@ -230,43 +230,38 @@ static void abs_max(uint64_t seed) {
 typedef struct {
     size_t head_dim;
     size_t d_state;
-    const float *state; /* f32, or the exact values of the halves below */
-    const uint16_t *halves;
+    const int16_t *integers;
+    const float *unit;  /* of the integers, per row */
+    const float *most;  /* per row */
+    const float *state; /* integer * unit, exact */
     const float *x;
     const float *b;
     const float *c;
     float shrink;
     float gain;
     float scale;
+    float b_max;
     float skip;
 } head;
-
-/* A state half as the contract says: no subnormals, halves away from 0. */
-static double state_half_oracle(float s) {
-    double size = fabs((double)s);
-    if (size < 0x1p-14)
-        return 0.0;
-    int exponent;
-    frexp(size, &exponent);
-    double unit = ldexp(1.0, exponent - 11);
-    double rounded = floor(size / unit + 0.5) * unit;
-    return s < 0.0f ? -rounded : rounded;
-}
 
 static head random_head(check_random *r) {
     size_t head_dim = 4 * check_between(r, 1, 17);
     size_t d_state = 8 * check_between(r, 1, check_between(r, 0, 3) ? 16 : 64);
     size_t n = head_dim * d_state;
     float *state = check_floats(n);
-    uint16_t *halves = check_take_at_16(n * sizeof *halves);
-    float size = check_uniform(r, 0.1, 300.0);
-    for (size_t i = 0; i < n; i++) {
-        float value = check_between(r, 0, 7) ? size * check_normal(r) : check_wide(r, -16, 8);
-        double half = state_half_oracle(value);
-        uint32_t bits = bm_bits_of((float)half);
-        halves[i] = (uint16_t)((bits >> 16 & 0x8000u) |
-                               (half == 0.0 ? 0 : ((bits & 0x7fffffffu) - (112u << 23)) >> 13));
-        state[i] = (float)half;
+    int16_t *integers = check_take_at_16(n * sizeof *integers);
+    float *unit = check_floats(head_dim);
+    float *most = check_floats(head_dim);
+    for (size_t p = 0; p < head_dim; p++) {
+        int size = (int)check_between(r, 0, check_between(r, 0, 1) ? 32767 : 100);
+        unit[p] = check_between(r, 0, 5) ? ldexpf(1.0f, (int)check_between(r, 0, 30) - 20) : 0.0f;
+        most[p] = 0.0f;
+        for (size_t i = p * d_state; i < (p + 1) * d_state; i++) {
+            int value = (int)check_between(r, 0, (size_t)(2 * size)) - size;
+            integers[i] = (int16_t)(unit[p] > 0.0f ? value : 0);
+            state[i] = (float)integers[i] * unit[p];
+            most[p] = fmaxf(most[p], fabsf((float)integers[i]));
+        }
     }
     float *x = check_floats(head_dim);
     float *b = check_floats(d_state);
@@ -276,31 +271,34 @@ static head random_head(check_random *r) {
     check_fill_normal(r, c, d_state, 1.0f);
     if (check_between(r, 0, 4) == 0)
         memset(x, 0, head_dim * sizeof *x);
+    float b_max = 0.0f;
+    for (size_t i = 0; i < d_state; i++)
+        b_max = fmaxf(b_max, fabsf(b[i]));
     return (head){head_dim,
                   d_state,
+                  integers,
+                  unit,
+                  most,
                   state,
-                  halves,
                   x,
                   b,
                   c,
+                  .b_max = b_max,
                   .shrink = check_between(r, 0, 3) ? 1.0f : check_uniform(r, 0.0, 1.0),
                   .gain = check_uniform(r, 0.0, 10.0),
                   .scale = bm_abs(check_wide(r, -20, 2)),
                   .skip = check_normal(r)};
 }
 
+/* Row p in double; `unit` is that of integers, or 0. */
 static void check_scan_row(const head *h, size_t p, const double *got_state, float got_y,
-                           bool is_half, const char *name) {
+                           float unit, const char *name) {
     double sum = 0.0;
     double size = 0.0;
     for (size_t n = 0; n < h->d_state; n++) {
         double kept = (double)h->state[p * h->d_state + n] * (double)h->shrink;
         double added = (double)h->x[p] * (double)h->gain * (double)h->b[n];
-        double bound = 3.0 * UNIT * (fabs(kept) + fabs(added)) + 0x1p-140;
-        if (is_half) { /* the f32 value is exact below; here its rounding comes on top */
-            double s = kept + added;
-            bound += fabs(s) < 0x1p-13 ? 0x1p-14 : fabs(s) * 0x1p-11;
-        }
+        double bound = 4.0 * UNIT * (fabs(kept) + fabs(added)) + 0.5 * (double)unit + 0x1p-140;
         CHECK(fabs(got_state[n] - (kept + added)) <= bound, "%s: S[%zu,%zu] is %g, want %g", name,
               p, n, got_state[n], kept + added);
         sum += (kept + added) * (double)h->c[n];
@@ -308,61 +306,87 @@ static void check_scan_row(const head *h, size_t p, const double *got_state, flo
     }
     double direct = (double)h->skip * (double)h->x[p];
     double want = (double)h->scale * sum + direct;
-    double bound = ((double)h->d_state / 4.0 + 8.0) * UNIT * ((double)h->scale * size) +
+    double bound = ((double)h->d_state / 4.0 + 10.0) * UNIT * ((double)h->scale * size) +
                    2.0 * UNIT * (fabs(direct) + fabs(want));
     CHECK(fabs((double)got_y - want) <= bound + 0x1p-140, "%s: y[%zu] is %g, want %g within %g",
           name, p, (double)got_y, want, bound);
 }
 
-static void check_rounding(const head *h, const uint16_t *state, const char *name) {
-    for (size_t i = 0; i < h->head_dim * h->d_state; i++) {
-        size_t p = i / h->d_state;
-        float input = h->x[p] * h->gain;
-        float s = h->state[i] * h->shrink + input * h->b[i % h->d_state];
-        double want = state_half_oracle(s);
-        double got = (double)bm_half_to_float(state[i]);
-        CHECK(got == want, "%s: S[%zu] = %.9g is stored as %g, want %g", name, i, (double)s, got,
-              want);
-        CHECK((state[i] & 0x7c00u) != 0 || (state[i] & 0x7fffu) == 0, "%s: subnormal %04x", name,
-              state[i]);
-    }
+/* The unit of row p is a power of two, small enough to use 13 bits or the one before, and `most` is true. */
+static void check_row_unit(const head *h, size_t p, const int16_t *row, float unit, float most,
+                           const char *name) {
+    int exponent;
+    CHECK(frexpf(unit, &exponent) == 0.5f, "%s: unit of row %zu is %g", name, p, (double)unit);
+    double need = (double)h->most[p] * (double)h->unit[p] * (double)h->shrink +
+                  fabs((double)h->x[p] * (double)h->gain) * (double)h->b_max;
+    CHECK(unit == h->unit[p] || (double)unit <= fmax(need * 0x1.00001p-13, 0x1p-100),
+          "%s: unit of row %zu is %g for %g", name, p, (double)unit, need);
+    float want = 0.0f;
+    for (size_t n = 0; n < h->d_state; n++)
+        want = fmaxf(want, fabsf((float)row[n]));
+    CHECK(most == want && most <= 32767.0f, "%s: most of row %zu is %g, want %g", name, p,
+          (double)most, (double)want);
+}
+
+typedef struct {
+    void *state; /* f32 or i16 */
+    float *unit;
+    float *most;
+    float *y; /* [n, y_stride] */
+    size_t bytes;
+    bool is_i16;
+} scanned;
+
+/* One head's tokens by one family. */
+static scanned run_scan(const bm_kernels *k, const head *h, const bm_scan *in, size_t y_stride,
+                        bool is_i16) {
+    size_t n = h->head_dim * h->d_state;
+    size_t row_bytes = h->head_dim * sizeof(float);
+    scanned s = {.unit = memcpy(check_floats(h->head_dim), h->unit, row_bytes),
+                 .most = memcpy(check_floats(h->head_dim), h->most, row_bytes),
+                 .y = check_floats(in->n * y_stride),
+                 .bytes = n * (is_i16 ? sizeof(int16_t) : sizeof(float)),
+                 .is_i16 = is_i16};
+    const void *start = is_i16 ? (const void *)h->integers : (const void *)h->state;
+    s.state = memcpy(check_take_at_16(s.bytes), start, s.bytes);
+    if (is_i16)
+        k->scan_i16(s.state, s.unit, s.most, s.y, y_stride, in, h->head_dim, h->d_state);
+    else
+        k->scan_f32(s.state, s.y, y_stride, in, h->head_dim, h->d_state);
+    return s;
+}
+
+static void check_same_scan(const scanned *got, const scanned *want, const head *h, size_t n,
+                            size_t y_stride, const char *name) {
+    CHECK(memcmp(got->state, want->state, got->bytes) == 0, "%s: another state after %zu tokens",
+          name, n);
+    CHECK_SAME(name, got->unit, want->unit, h->head_dim);
+    CHECK_SAME(name, got->most, want->most, h->head_dim);
+    for (size_t t = 0; t < n; t++)
+        CHECK_SAME(name, got->y + t * y_stride, want->y + t * y_stride, h->head_dim);
 }
 
 static void scan(uint64_t seed) {
     check_random r = check_seed(seed, 6);
     head h = random_head(&r);
-    size_t n = h.head_dim * h.d_state;
     double *row = check_take(h.d_state * sizeof *row);
-    float *first_y[2] = {NULL, NULL};
-    void *first_state[2] = {NULL, NULL};
-    for (size_t v = 0; v < bm_kernels_count; v++) {
-        const bm_kernels *k = bm_kernels_all[v];
-        for (size_t type = 0; type < 2; type++) {
-            float *y = check_floats(h.head_dim);
-            float *wide = memcpy(check_floats(n), h.state, n * sizeof *wide);
-            uint16_t *halves = memcpy(check_take_at_16(n * 2), h.halves, n * 2);
-            void *state = type == 0 ? (void *)wide : (void *)halves;
-            const bm_scan_step step = {h.shrink, h.gain, h.scale};
-            const bm_scan in = {h.x, h.b, h.c, .step = &step, .n = 1, .skip = h.skip};
-            if (type == 0)
-                k->scan_f32(wide, y, 0, &in, h.head_dim, h.d_state);
-            else
-                k->scan_f16(halves, y, 0, &in, h.head_dim, h.d_state);
-            if (v == 0) {
-                first_y[type] = y;
-                first_state[type] = state;
-            }
-            CHECK_SAME(k->name, y, first_y[type], h.head_dim);
-            CHECK(memcmp(state, first_state[type], n * (type == 0 ? 4 : 2)) == 0,
-                  "%s: another state than %s", k->name, bm_kernels_all[0]->name);
+    const bm_scan_step step = {h.shrink, h.gain, h.scale, h.b_max};
+    const bm_scan in = {h.x, h.b, h.c, .step = &step, .n = 1, .skip = h.skip};
+    for (size_t type = 0; type < 2; type++) {
+        scanned first = run_scan(&bm_kernels_ref, &h, &in, h.head_dim, type == 1);
+        for (size_t p = 0; p < h.head_dim; p++) {
+            float unit = type == 1 ? first.unit[p] : 0.0f;
+            const int16_t *integers = (const int16_t *)first.state + p * h.d_state;
+            const float *floats = (const float *)first.state + p * h.d_state;
+            for (size_t i = 0; i < h.d_state; i++)
+                row[i] = type == 1 ? (double)integers[i] * (double)unit : (double)floats[i];
+            check_scan_row(&h, p, row, first.y[p], unit, "ref");
             if (type == 1)
-                check_rounding(&h, halves, k->name);
-            for (size_t p = 0; p < h.head_dim; p++) {
-                for (size_t i = 0; i < h.d_state; i++)
-                    row[i] = type == 0 ? (double)wide[p * h.d_state + i]
-                                       : (double)bm_half_to_float(halves[p * h.d_state + i]);
-                check_scan_row(&h, p, row, y[p], type == 1, k->name);
-            }
+                check_row_unit(&h, p, integers, unit, first.most[p], "ref");
+        }
+        for (size_t v = 0; v < bm_kernels_count; v++) {
+            scanned s = run_scan(bm_kernels_all[v], &h, &in, h.head_dim, type == 1);
+            check_same_scan(&s, &first, &h, 1, h.head_dim, bm_kernels_all[v]->name);
         }
     }
 }
@@ -375,7 +399,6 @@ static void scan_tokens(uint64_t seed) {
     size_t n = check_between(&r, 1, MAX_TOKENS);
     size_t stride = h.head_dim + 2 * h.d_state + 4 * check_between(&r, 0, 2);
     size_t y_stride = h.head_dim + 4 * check_between(&r, 0, 2);
-    size_t state_size = h.head_dim * h.d_state;
     float *inputs = check_floats(n * stride);
     check_fill_normal(&r, inputs, n * stride, 1.0f);
     bm_scan_step steps[MAX_TOKENS];
@@ -383,7 +406,8 @@ static void scan_tokens(uint64_t seed) {
         steps[t] =
             (bm_scan_step){.shrink = check_between(&r, 0, 4) ? 1.0f : check_uniform(&r, 0.0, 1.0),
                            .gain = check_uniform(&r, 0.0, 2.0),
-                           .scale = check_uniform(&r, 0.5, 2.0)};
+                           .scale = check_uniform(&r, 0.5, 2.0),
+                           .b_max = 3.5f};
     bm_scan in = {.x = inputs,
                   .b = inputs + h.head_dim,
                   .c = inputs + h.head_dim + h.d_state,
@@ -392,36 +416,27 @@ static void scan_tokens(uint64_t seed) {
                   .n = n,
                   .skip = h.skip};
     for (size_t type = 0; type < 2; type++) {
-        size_t bytes = state_size * (type == 0 ? sizeof(float) : sizeof(uint16_t));
-        const void *start = type == 0 ? (const void *)h.state : (const void *)h.halves;
-        void *want = memcpy(check_take_at_16(bytes), start, bytes);
-        float *want_y = check_floats(n * y_stride);
+        bm_scan one = in;
+        one.n = 1;
+        head now = h;
+        scanned want = {.y = check_floats(n * y_stride)};
         for (size_t t = 0; t < n; t++) {
-            bm_scan one = in;
-            one.x += t * stride;
-            one.b += t * stride;
-            one.c += t * stride;
-            one.step += t;
-            one.n = 1;
-            if (type == 0)
-                bm_kernels_ref.scan_f32(want, want_y + t * y_stride, 0, &one, h.head_dim,
-                                        h.d_state);
-            else
-                bm_kernels_ref.scan_f16(want, want_y + t * y_stride, 0, &one, h.head_dim,
-                                        h.d_state);
+            scanned s = run_scan(&bm_kernels_ref, &now, &one, y_stride, type == 1);
+            memcpy(want.y + t * y_stride, s.y, h.head_dim * sizeof(float));
+            s.y = want.y;
+            want = s;
+            now.integers = s.state;
+            now.state = s.state;
+            now.unit = s.unit;
+            now.most = s.most;
+            one.x += stride;
+            one.b += stride;
+            one.c += stride;
+            one.step++;
         }
         for (size_t v = 0; v < bm_kernels_count; v++) {
-            const bm_kernels *k = bm_kernels_all[v];
-            void *state = memcpy(check_take_at_16(bytes), start, bytes);
-            float *y = check_floats(n * y_stride);
-            if (type == 0)
-                k->scan_f32(state, y, y_stride, &in, h.head_dim, h.d_state);
-            else
-                k->scan_f16(state, y, y_stride, &in, h.head_dim, h.d_state);
-            CHECK(memcmp(state, want, bytes) == 0, "%s: another state after %zu tokens", k->name,
-                  n);
-            for (size_t t = 0; t < n; t++)
-                CHECK_SAME(k->name, y + t * y_stride, want_y + t * y_stride, h.head_dim);
+            scanned s = run_scan(bm_kernels_all[v], &h, &in, y_stride, type == 1);
+            check_same_scan(&s, &want, &h, n, y_stride, bm_kernels_all[v]->name);
         }
     }
 }

@@ -327,7 +327,7 @@ static bm_status whole_life(const random_model *m, bm_error *err) {
     bm_model *model = NULL;
     bm_session *session = NULL;
     bm_sampler *sampler = NULL;
-    bm_session_options options = {BM_HIGH, BM_F16, 4, NULL};
+    bm_session_options options = {BM_HIGH, BM_I16, 4, NULL};
     bm_sampling sampling = {
         .repetition_penalty = 1.0f, .repetition_window = 8, .temperature = 1.0f, .top_p = 1.0f};
     bm_head head = m->config.embedding_dtype == BM_I8 ? BM_HEAD_INT4 : BM_HEAD_FILE;

@@ -114,12 +114,12 @@ test('a model file, two settings: every field, and what they must be', () => {
 
 test('as text, with another variant and module, a state of 16 bits and a long text', () => {
   const { stdout, status, stderr } = bench(
-    ...['--model', MODEL_FILE, '--variant', 'table', '--variant', 'popcount', '--state', 'f16'],
+    ...['--model', MODEL_FILE, '--variant', 'table', '--variant', 'popcount', '--state', 'i16'],
     ...['--wasm', OWN_MODULE, '--long', '1000'],
   )
   assert.equal(stderr, '')
   assert.equal(status, 0)
-  assert.match(stdout, /state f16; 2 rounds; a prompt of 100 tokens, 64 at once/)
+  assert.match(stdout, /state i16; 2 rounds; a prompt of 100 tokens, 64 at once/)
   for (const variant of ['table', 'popcount']) {
     assert.match(stdout, RegExp(`^1 thread, ${variant}, .*bimamba\\.wasm$`, 'm'))
   }
@@ -138,7 +138,7 @@ test('mistakes exit with 2 and say what is wanted', async () => {
     [['--threads', '0'], /--threads is 0, want an integer from 1 to 64/],
     [['--threads', 'auto'], /--threads is 'auto', want a number/],
     [['--long', '0.5'], /--long is 0\.5, want an integer/],
-    [['--state', 'f8'], /--state is "f8", want f32, f16/],
+    [['--state', 'f8'], /--state is "f8", want f32, i16/],
     [['--variant', ''], /--variant is empty/],
     [['--variant', 'quick', '--model', MODEL_FILE], /variant is 'quick', want one of ref/],
     [['--wasm', OWN_MODULE, '--threads', '2'], /is a build without threads/],

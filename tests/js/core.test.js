@@ -66,7 +66,10 @@ test('JavaScript and C number their types alike', () => {
     [...(RegExp(`${name} = .*?\\[(.*?)\\]`).exec(boundary)?.[1] ?? '').matchAll(/'(\w+)'/g)].map(
       ([, entry]) => String(entry),
     )
-  assert.deepEqual(listOf('DTYPES'), enumOf(/typedef enum \{([^}]*)\} bm_dtype;/))
+  const dtypes = enumOf(/typedef enum \{([^}]*)\} bm_dtype;/)
+  assert.deepEqual([...listOf('DTYPES'), 'I16'], dtypes)
+  const states = /STATE_DTYPES = \{ f32: (\d), i16: (\d) \}/.exec(boundary) ?? []
+  assert.deepEqual([dtypes[Number(states[1])], dtypes[Number(states[2])]], ['F32', 'I16'])
   assert.deepEqual(
     [...listOf('PRECISIONS'), 'precision_count'],
     enumOf(/typedef enum \{([^}]*)\} bm_precision;/).map((name) => name.toLowerCase()),

@@ -39,7 +39,7 @@ const SPLITS = [
   { parts: [256, 6], maxChunk: 1024 },
 ]
 const PRECISIONS = /** @type {const} */ (['exact', 'high', 'fast'])
-const STATES = /** @type {const} */ (['f32', 'f16'])
+const STATES = /** @type {const} */ (['f32', 'i16'])
 
 /** @type {string} */
 let dir
@@ -113,7 +113,7 @@ test('sessions of one model do not disturb each other, and a reset forgets every
     const tokens = tokensOf(chosen, 40)
     const others = tokensOf({ ...chosen, seed: chosen.seed + 1 }, 40)
     const model = await open(chosen, core.variants.at(-1) ?? '')
-    const options = /** @type {const} */ ({ precision: 'fast', state: 'f16', maxChunk: 40 })
+    const options = /** @type {const} */ ({ precision: 'fast', state: 'i16', maxChunk: 40 })
     const a = model.createSession(options)
     const wanted = logitsOfParts(a, tokens, [40])
     const b = model.createSession({ precision: 'high', state: 'f32', maxChunk: 3 })

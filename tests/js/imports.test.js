@@ -27,7 +27,7 @@ const JS_LAW = [
   { layer: 'platform', files: /^js\/platform\.js$/, mayImport: ['errors', 'thread', 'worker'] },
   {
     layer: 'core',
-    files: /^js\/(core|team|team-size|wasm-module)\.js$/,
+    files: /^js\/(core|core-sampler|check-integer|team|team-size|wasm-module)\.js$/,
     mayImport: ['core', 'platform', 'errors', 'wasm module'],
   },
   { layer: 'thread', files: /^js\/thread\.js$/, mayImport: ['platform'] },

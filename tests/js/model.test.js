@@ -523,7 +523,7 @@ test('an abort ends a load whose worker never answers', async () => {
 test('precisions, states and kernel families all run; an onProgress that throws fails the load', async () => {
   const bytes = await readFile(path)
   for (const precision of /** @type {const} */ (['fast', 'high', 'exact'])) {
-    for (const state of /** @type {const} */ (['f32', 'f16'])) {
+    for (const state of /** @type {const} */ (['f32', 'i16'])) {
       const model = await BiMamba.load(bytes, { precision, state, variant: 'ref' })
       assert.equal((await model.score([1, 2, 3])).length, 3)
       assert.deepEqual([model.info.precision, model.info.state], [precision, state])

@@ -46,7 +46,7 @@ after(() => rm(dir, { recursive: true }))
  * @param {CoreModel} model
  * @param {'exact' | 'high' | 'fast'} precision
  * @param {number[][]} texts token ids
- * @param {'f32' | 'f16'} [state]
+ * @param {'f32' | 'i16'} [state]
  */
 function logitsOfTexts(model, precision, texts, state = 'f32') {
   const session = model.createSession({ precision, state, maxChunk: 256 })
@@ -79,7 +79,7 @@ function measure(t, model, texts) {
   const loss = {
     high: meanDivergence(truth, logitsOfTexts(model, 'high', texts)),
     fast: meanDivergence(truth, logitsOfTexts(model, 'fast', texts)),
-    halfState: meanDivergence(truth, logitsOfTexts(model, 'exact', texts, 'f16')),
+    i16State: meanDivergence(truth, logitsOfTexts(model, 'exact', texts, 'i16')),
   }
   const numbers = Object.entries(loss).map(([name, kl]) => `${name} ${kl.toExponential(2)}`)
   t.diagnostic(`mean KL against exact over ${truth.length} tokens: ${numbers.join(', ')}`)

@@ -131,7 +131,7 @@ function result(key) {
 /**
  * @template T
  * @param {string} key case name and embedding
- * @param {{ precision: 'exact' | 'high' | 'fast', state?: 'f32' | 'f16', variant?: string, maxChunk?: number }} options
+ * @param {{ precision: 'exact' | 'high' | 'fast', state?: 'f32' | 'i16', variant?: string, maxChunk?: number }} options
  * @param {(session: CoreSession) => T} use
  * @returns {Promise<T>}
  */
@@ -202,10 +202,10 @@ describe('exact with a 16-bit state against the reference', { skip }, () => {
     test(chosen.name, async (t) => {
       const worst = await withSession(
         `${chosen.name} f32`,
-        { precision: 'exact', state: 'f16' },
+        { precision: 'exact', state: 'i16' },
         (session) => worstError(session, tokensFor(chosen), result(chosen.name)),
       )
-      judge(t, worst, TOLERANCES.halfState)
+      judge(t, worst, TOLERANCES.i16State)
     })
   }
 })
@@ -214,8 +214,8 @@ describe('a long time', { skip }, () => {
   for (const [chosen, state, tolerance] of /** @type {const} */ ([
     [LONG_MEMORY, 'f32', TOLERANCES.exact],
     [LONG_SILENCE, 'f32', TOLERANCES.exact],
-    [LONG_MEMORY, 'f16', TOLERANCES.halfStateMemory],
-    [LONG_SILENCE, 'f16', TOLERANCES.halfStateSilence],
+    [LONG_MEMORY, 'i16', TOLERANCES.i16StateMemory],
+    [LONG_SILENCE, 'i16', TOLERANCES.i16StateSilence],
   ])) {
     test(`${chosen.name} of ${LONG_TOKENS} tokens, ${state} state`, async (t) => {
       const { logits, vocabSize, maxLogit } = result(chosen.name)

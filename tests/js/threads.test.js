@@ -43,7 +43,7 @@ describe(`bits, seed ${SEED}`, () => {
   const random = seeded(SEED)
   const tokens = Array.from({ length: TOKENS }, () => random.below(SHAPE.vocab_size))
   for (const precision of /** @type {const} */ (['fast', 'high', 'exact'])) {
-    for (const state of /** @type {const} */ (['f32', 'f16'])) {
+    for (const state of /** @type {const} */ (['f32', 'i16'])) {
       test(`1, 2, 3 and 8 threads, ${precision}, state ${state}`, async () => {
         const plain = await openPacked(await Core.create(), path)
         const options = { precision, state, maxChunk: 64 }

@@ -25,7 +25,7 @@ async function hashesOf(file) {
   /** @type {Record<string, string>} */
   const hashes = {}
   for (const precision of /** @type {const} */ (['fast', 'high', 'exact'])) {
-    for (const state of /** @type {const} */ (['f32', 'f16'])) {
+    for (const state of /** @type {const} */ (['f32', 'i16'])) {
       const session = model.createSession({ precision, state, maxChunk: 64 })
       const hash = createHash('sha256')
       for (const row of logitsOfParts(session, TOKENS, PARTS)) hash.update(row)
