@@ -228,11 +228,12 @@ test('inline, an abort arrives from a page that pulls without a pause', async ()
     }
     count()
     const signal = AbortSignal.timeout(700)
-    // So hot that every token is as likely as the one that ends a text: it goes on for some seconds.
-    const options = { signal, temperature: 100, maxTokens: 20000, topK: 0, topP: 1, seed: 1 }
+    // So hot that every token is as likely as the one that ends a text; when one ends, the next begins.
+    const options = { signal, temperature: 100, maxTokens: 20000, topK: 0, topP: 1 }
     let name = ''
     try {
-      for await (const _ of model.generate(prompt, options));
+      for (let seed = 1; ; seed++)
+        for await (const _ of model.generate(prompt, { ...options, seed }));
     } catch (error) {
       name = /** @type {Error} */ (error).name
     }
