@@ -54,8 +54,10 @@ export function quickestVariant(core, { precision }) {
   const [reference, ...families] = core.variants
   const standard = families.at(-1) ?? reference
   if (families.length < 2) return standard
-  const probes = families.map((variant) => new Probe(core, variant, precision))
+  /** @type {Probe[]} */
+  const probes = []
   try {
+    for (const variant of families) probes.push(new Probe(core, variant, precision))
     const end = performance.now() + BUDGET_MS
     do {
       for (const probe of probes) probe.round()

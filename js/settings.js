@@ -97,9 +97,9 @@ const MAX_IDS = 2 ** 28
  * @property {number | 'auto'} [threads]  that compute, 1 to 64; default 'auto': as many as the machine has, for models that
  *                                        are large enough. 1 where memory cannot be shared: pages that are not
  *                                        cross-origin isolated, and `inline` on a page. No result depends on it
- * @property {string} [variant]           a kernel family by name: 'table', 'popcount' or 'ref'. Default: for files of 32 MB or more
- *                                        the quickest here, found in some 40 ms and remembered while the program runs; else
- *                                        'table'. No result depends on it
+ * @property {string} [variant]           a kernel family by name: 'table', 'popcount' or 'ref'. Default: the quickest here, found in
+ *                                        some 40 ms when first a file of 32 MB or more is loaded, and remembered while the
+ *                                        program runs; until then 'table'. No result depends on it
  * @property {boolean} [inline]           run the engine in this thread instead of a worker; default false
  * @property {string | URL} [wasmUrl]     where the module is, one of bimamba.wasm, bimamba-relaxed.wasm, bimamba-threads.wasm and
  *                                        bimamba-threads-relaxed.wasm; default: the one in the package that suits

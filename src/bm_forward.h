@@ -27,10 +27,9 @@ typedef struct {
     float *conv; /* [n_layer, d_conv - 1, conv_dim]: inputs; position p is row p % (d_conv - 1) */
     void *ssm;   /* [n_layer, n_heads, headdim, d_state] */
     bm_ssm_scale *scales; /* [n_layer, n_heads] */
-    float *
-        unit; /* [n_layer, n_heads, headdim] of BM_I16: what 1 stands for in a row; 0: nothing yet */
-    float *most;       /* the same: the largest magnitude in a row */
-    uint64_t position; /* tokens consumed */
+    float *unit;          /* [n_layer, n_heads, headdim] of BM_I16, see scan_i16; 0: nothing yet */
+    float *most;          /* the same */
+    uint64_t position;    /* tokens consumed */
 } bm_timeline;
 
 /* Scratch for chunks of up to T tokens; nothing in it outlives a call except `hidden`. */

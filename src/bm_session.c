@@ -18,7 +18,7 @@ struct bm_session {
     size_t logits_of; /* the token of the last append that `logits` belongs to, or NO_LOGITS */
     bool failed;      /* NaN or infinity reached the state */
     uint64_t
-        state_bytes; /* of conv, ssm and scales, which follow each other from `timeline.conv` */
+        state_bytes; /* of all arrays of the timeline, one block from `conv` on: a reset zeroes it */
 };
 
 static size_t larger(size_t a, size_t b) {

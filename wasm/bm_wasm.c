@@ -37,7 +37,7 @@ EXPORT(size_t, staging_size, void) {
     return STAGING_SIZE;
 }
 
-/* Which of the two builds this is: they differ in one instruction (bm_v_lookup) and in no result. */
+/* Which SIMD this build has: they differ in one instruction (bm_v_lookup) and in no result. */
 EXPORT(const char *, simd, void) {
 #ifdef __wasm_relaxed_simd__
     return "relaxed";

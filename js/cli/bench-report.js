@@ -30,6 +30,7 @@ const SPARE_BYTES = 32e6
  * @property {number} model.bytesPerToken  read and written to decode a token: weights that are used, state twice
  * @property {'fast' | 'high' | 'exact'} precision
  * @property {'f32' | 'i16'} state
+ * @property {'file' | 'int4'} head
  * @property {number} rounds
  * @property {number} promptTokens
  * @property {number} chunkTokens          of the prompt that are computed at once
@@ -102,7 +103,7 @@ export function reportOf(
 ) {
   const [first] = settings
   const { config } = first.subject.model
-  const traffic = trafficOf(tensors, config, model.state)
+  const traffic = trafficOf(tensors, config, model.state, model.head)
   const bytesPerToken = sumOf(traffic.stepBytes(1).values())
   return {
     machine: {
@@ -121,6 +122,7 @@ export function reportOf(
     },
     precision: model.precision,
     state: model.state,
+    head: model.head,
     rounds,
     promptTokens,
     chunkTokens: first.chunkTokens,

@@ -198,8 +198,13 @@ class MemoryStream {
     const counts = [...new Set([1, ...threads])].sort((a, b) => a - b)
     const most = counts.at(-1) ?? 1
     const core = await Core.create({ shared: most > 1 })
-    await core.startTeam(most)
-    return new MemoryStream(core, core.pointer('stream_create', STREAM_TASKS), counts)
+    try {
+      await core.startTeam(most)
+      return new MemoryStream(core, core.pointer('stream_create', STREAM_TASKS), counts)
+    } catch (error) {
+      core.close()
+      throw error
+    }
   }
 
   /** @param {AbortSignal} signal */

@@ -28,6 +28,7 @@ import { randomModel, syntheticConfig } from './synthetic-model.js'
  * @property {import('./synthetic-model.js').ShapeName | null} synthetic
  * @property {import('../core.js').Precision} precision
  * @property {import('../core.js').StateType} state
+ * @property {import('../core.js').HeadChoice} head
  */
 
 /** Tokens between two turns of the event loop. */
@@ -62,7 +63,7 @@ export class BenchSubject {
    * @returns {Promise<BenchSubject>} the caller closes it
    * @throws {BmError} as `loadModel` does; {UsageError} threads for a module that has none
    */
-  static async open({ source, synthetic, precision, state }, setting, signal) {
+  static async open({ source, synthetic, precision, state, head }, setting, signal) {
     const { threads, variant, wasm } = setting
     const began = performance.now()
     const core = await Core.create({ wasm, shared: threads > 1, signal })
@@ -74,11 +75,12 @@ export class BenchSubject {
     try {
       const loaded = synthetic
         ? {
-            model: await randomModel(core, syntheticConfig(synthetic), { variant, signal }),
+            model: await randomModel(core, syntheticConfig(synthetic), { variant, head, signal }),
             header: null,
           }
         : await loadModel(core, openSource(describeSource(source)), {
             variantFor: () => variant,
+            head,
             signal,
           })
       const { model, header } = loaded

@@ -64,7 +64,17 @@ export function tableOf(report) {
 }
 
 /** @param {BenchReport} report */
-function headOf({ machine, model, precision, state, rounds, promptTokens, chunkTokens, streams }) {
+function headOf({
+  machine,
+  model,
+  precision,
+  state,
+  head,
+  rounds,
+  promptTokens,
+  chunkTokens,
+  streams,
+}) {
   const { n_layer: layers, d_model: width, vocab_size: vocabulary } = model.config
   const reading = streams.map(
     ({ threads, gbPerS }) =>
@@ -72,7 +82,7 @@ function headOf({ machine, model, precision, state, rounds, promptTokens, chunkT
   )
   return `machine  ${machine.cpu}, ${machine.cores} cores, Node ${machine.node}, bimamba ${machine.bimamba}, ${machine.date}
 model    ${model.source}: ${layers} layers, d_model ${width}, ${vocabulary} tokens; weights ${formatBytes(model.weightBytes)}, state ${formatBytes(model.stateBytes)}
-work     precision ${precision}, state ${state}; ${rounds} rounds; a prompt of ${promptTokens} tokens, ${chunkTokens} at once
+work     precision ${precision}, state ${state}${head === 'int4' ? ', head int4' : ''}; ${rounds} rounds; a prompt of ${promptTokens} tokens, ${chunkTokens} at once
 memory   read at ${reading.join(', ')}; a token moves ${formatBytes(model.bytesPerToken)}
 `
 }

@@ -28,7 +28,7 @@ const ROW_UNIT_BYTES = 8
 
 /**
  * @typedef {object} Traffic
- * @property {number} weightBytes  of all tensors
+ * @property {number} weightBytes  in memory: of all tensors, the head in its form
  * @property {number} stateBytes   of one session's recurrent state: convolution, SSM and its scales
  * @property {(tokens: number) => Map<string, number>} stepBytes  read and written by each step of an append of so many tokens, by
  *   the step's name; and by `head`, for the logits after one
@@ -42,15 +42,20 @@ const add = (map, key, amount) => map.set(key, (map.get(key) ?? 0) + amount)
  * @param {TensorSpec[]} tensors of the core, for this config
  * @param {ModelConfig} config
  * @param {StateType} stateType
+ * @param {import('../core.js').HeadChoice} [headChoice]
  * @returns {Traffic}
  */
-export function trafficOf(tensors, config, stateType) {
+export function trafficOf(tensors, config, stateType, headChoice = 'file') {
   const head = config.tie_embeddings ? /^embedding\./ : /^head\./
   /** @type {Map<string, number>} */
   const reads = new Map()
   /** @type {Map<string, number>} */
   const signs = new Map()
+  /** The 4-bit form has 17 bytes for 32 weights. */
+  const headBytes = (/** @type {number} */ sizeBytes, /** @type {string} */ dtype) =>
+    headChoice === 'int4' && dtype === 'I8' ? (sizeBytes * 17) / 32 : sizeBytes
   let rowBytes = 0
+  let packedBytes = 0
   const state = { conv: 0, convRow: 0, ssm: 0 }
   for (const { name, dtype, shape, sizeBytes } of tensors) {
     const [rows = 0, columns = 0] = shape
@@ -58,7 +63,11 @@ export function trafficOf(tensors, config, stateType) {
     if (step) add(reads, step, sizeBytes)
     if (step && dtype === 'U8') add(signs, step, 8 * sizeBytes)
     // Rows past the vocabulary are never read.
-    if (head.test(name)) add(reads, 'head', (sizeBytes / rows) * config.vocab_size)
+    if (head.test(name) && headBytes(sizeBytes, dtype) !== sizeBytes) {
+      packedBytes += headBytes(sizeBytes, dtype) - (config.tie_embeddings ? 0 : sizeBytes)
+    }
+    if (head.test(name))
+      add(reads, 'head', (headBytes(sizeBytes, dtype) / rows) * config.vocab_size)
     if (name.startsWith('embedding.')) rowBytes += sizeBytes / rows
     if (name.endsWith('.conv.weight')) {
       state.conv += (columns - 1) * rows * F32_BYTES
@@ -71,7 +80,7 @@ export function trafficOf(tensors, config, stateType) {
     }
   }
   return {
-    weightBytes: tensors.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
+    weightBytes: tensors.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0) + packedBytes,
     stateBytes: state.conv + state.ssm,
     signs,
     stepBytes: (tokens) => {

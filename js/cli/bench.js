@@ -61,10 +61,8 @@ const TABLE = {
     help: 'another build of the module (may be repeated); a path from here',
   },
   precision: MODEL_OPTIONS.precision,
-  state: {
-    value: CHOICES.state.join('|'),
-    help: `of the recurrent state (default ${CHOICES.state[0]})`,
-  },
+  state: MODEL_OPTIONS.state,
+  head: MODEL_OPTIONS.head,
   rounds: { value: 'N', help: `of which the medians are taken (default ${COUNTS.rounds.default})` },
   'prompt-tokens': {
     value: 'N',
@@ -113,12 +111,15 @@ function readPlan({ values, positionals }) {
   checkChoice('precision', precision, '--precision')
   const state = values.get('state')?.[0] ?? CHOICES.state[0]
   checkChoice('state', state, '--state')
+  const head = values.get('head')?.[0] ?? CHOICES.head[0]
+  checkChoice('head', head, '--head')
   return {
     model: {
       source: values.get('model')?.[0] ?? DEFAULT_MODEL,
       synthetic: readShape(values),
       precision: /** @type {'fast' | 'high' | 'exact'} */ (precision),
       state: /** @type {'f32' | 'i16'} */ (state),
+      head: /** @type {'file' | 'int4'} */ (head),
     },
     settings: readCombinations(values),
     rounds: readCount('rounds', values.get('rounds')?.[0]),

@@ -47,6 +47,10 @@ export const MODEL_OPTIONS = {
     value: [...CHOICES.precision].reverse().join('|'),
     help: `of the computation (default ${CHOICES.precision[0]})`,
   },
+  state: {
+    value: CHOICES.state.join('|'),
+    help: `of the recurrent state (default ${CHOICES.state[0]})`,
+  },
   head: {
     value: CHOICES.head.join('|'),
     help: 'weights of the logits: as the file has them (default), or int8 ones in 4 bits',
@@ -194,6 +198,8 @@ export function readSettings({ values }) {
 export function readModelOptions({ values }) {
   const precision = values.get('precision')?.[0] ?? CHOICES.precision[0]
   checkChoice('precision', precision, '--precision')
+  const state = values.get('state')?.[0] ?? CHOICES.state[0]
+  checkChoice('state', state, '--state')
   const head = values.get('head')?.[0] ?? CHOICES.head[0]
   checkChoice('head', head, '--head')
   const text = values.get('threads')?.[0] ?? 'auto'
@@ -207,6 +213,7 @@ export function readModelOptions({ values }) {
     source,
     load: {
       precision: /** @type {'fast' | 'high' | 'exact'} */ (precision),
+      state: /** @type {'f32' | 'i16'} */ (state),
       head: /** @type {'file' | 'int4'} */ (head),
       threads,
       ...(variant === undefined ? {} : { variant }),

@@ -91,12 +91,14 @@ function randomFloats({ name, sizeBytes }, index, noise) {
 /**
  * @param {Core} core
  * @param {ModelConfig} config
- * @param {{ variant?: string | undefined, signal?: AbortSignal | undefined }} [options] kernel family; default: the fastest
+ * @param {{ variant?: string | undefined, head?: import('../core.js').HeadChoice, signal?: AbortSignal | undefined }} [options] kernel family,
+ *   default: the last of the core's; how the head is kept
  * @returns {Promise<CoreModel>} sealed; the caller closes it
  * @throws {BmError} as `core.createModel` does; or `signal.reason`
  */
-export async function randomModel(core, config, { variant, signal } = {}) {
-  const model = core.createModel(config, variant === undefined ? {} : { variant })
+export async function randomModel(core, config, { variant, head = 'file', signal } = {}) {
+  const choices = variant === undefined ? { head } : { head, variant }
+  const model = core.createModel(config, choices)
   try {
     const noise = randomBytes(NOISE_BYTES)
     for (const [index, tensor] of core.tensors(config).entries()) {

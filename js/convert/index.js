@@ -5,8 +5,9 @@
  * `blobFolder`, or `exportGguf` with a `blobSource`, and an Output of its own. Knows nothing of the command line.
  */
 
+import { BmError } from '../errors.js'
 import { exportGguf } from './gguf-export.js'
-import { createOutput, openFile, openFolder } from './node-files.js'
+import { createOutput, isSameFile, openFile, openFolder, removeFile } from './node-files.js'
 import { packCheckpoint } from './pack.js'
 
 export { blobFolder, blobSource, bytesSource } from './byte-source.js'
@@ -53,7 +54,8 @@ function adapterPath(out) {
 
 /**
  * Writes a packed model as GGUF: `out`, and the adapter beside it when the model needs one. Both appear when both are
- * complete; on an error or an abort nothing is left behind and files that were there before stay.
+ * complete; on an error or an abort nothing is left behind and files that were there before stay. An adapter of an earlier
+ * export that this one does not need is removed.
  *
  * @param {import('../format.js').TensorTable} core an engine, for its table of tensors
  * @param {string} path of the packed model
@@ -64,6 +66,10 @@ function adapterPath(out) {
  */
 export async function exportGgufFile(core, path, out, options = {}) {
   const file = await openFile(path)
+  if (await isSameFile(path, out)) {
+    await file.close()
+    throw new BmError('argument', `${out}: is the model itself, want another name for the output`)
+  }
   /** @type {Output[]} */
   const outputs = []
   const create = async (/** @type {string} */ target) => {
@@ -76,6 +82,8 @@ export async function exportGgufFile(core, path, out, options = {}) {
     const adapter = () => create(adapterPath(out))
     const summary = await exportGguf(core, file, { model, adapter }, options)
     for (const output of outputs) await output.commit()
+    // One of an earlier export would be taken for this one's.
+    if (!summary.adapterBytes) await removeFile(adapterPath(out))
     return { ...summary, adapter: summary.adapterBytes ? adapterPath(out) : null }
   } finally {
     for (const output of outputs) await output.abort()

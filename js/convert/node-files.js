@@ -144,3 +144,31 @@ export async function createOutput(path) {
     },
   }
 }
+
+/**
+ * @param {string} path of a file that is there
+ * @param {string} other may not be there
+ * @returns {Promise<boolean>} also true for links to one file
+ */
+export async function isSameFile(path, other) {
+  const { realpath } = await import('node:fs/promises')
+  try {
+    return (await realpath(path)) === (await realpath(other))
+  } catch {
+    return false // the other one is not there
+  }
+}
+
+/**
+ * Removes a file that may not be there.
+ * @param {string} path
+ * @throws {BmError} `io`
+ */
+export async function removeFile(path) {
+  const { rm } = await import('node:fs/promises')
+  try {
+    await rm(path, { force: true })
+  } catch (cause) {
+    throw ioError(path, cause)
+  }
+}

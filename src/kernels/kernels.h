@@ -314,17 +314,20 @@ typedef struct {
 } bm_row_step;
 
 /*
- * The contract of scan_i16 for the row of one x. Where the largest integer and what comes could pass 32766, or S
- * shrinks, a power of two as the unit brings both together to 2^14 or below: 13 to 15 bits are in use.
+ * The contract of scan_i16 for the row of one x. The unit stays while the largest integer and what comes are
+ * together 4096 to 32766 of it and nothing shrinks; else the power of two is taken that makes them 2^13 to
+ * 2^14. So 12 to 15 bits are in use, also after a loud token whose effect the next one takes away.
  */
 static inline bm_row_step bm_row_room(float unit, float most, float x, const bm_scan_step *step) {
     float old = unit * step->shrink;
     float added = x * step->gain;
     float need = most * old + bm_abs(added) * step->b_max;
-    bool fits = step->shrink == 1.0f && old >= 0x1p-100f && need <= 32766.0f * old;
+    bool fits =
+        step->shrink == 1.0f && old >= 0x1p-100f && need <= 32766.0f * old && 4096.0f * old <= need;
     float fresh = fits ? old : bm_pow2_at_least(need * 0x1p-14f);
-    float inverse = 1.0f / fresh; /* exact */
-    return (bm_row_step){.unit = fresh, .keep = old * inverse, .input = added * inverse};
+    float inverse = 1.0f / fresh;                    /* exact */
+    float keep = most > 0.0f ? old * inverse : 0.0f; /* of zeros, not infinitely much */
+    return (bm_row_step){.unit = fresh, .keep = keep, .input = added * inverse};
 }
 
 /* IEEE binary16 to f32, exact; infinities and NaN keep their kind. */

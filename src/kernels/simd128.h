@@ -55,6 +55,12 @@ static inline float bm_v_sum_lanes(v128_t v) {
            (wasm_f32x4_extract_lane(v, 2) + wasm_f32x4_extract_lane(v, 3));
 }
 
+/* The sum of four i32. */
+static inline int32_t bm_v_sum_i32(v128_t v) {
+    return (wasm_i32x4_extract_lane(v, 0) + wasm_i32x4_extract_lane(v, 1)) +
+           (wasm_i32x4_extract_lane(v, 2) + wasm_i32x4_extract_lane(v, 3));
+}
+
 /* Four vectors are the 16 stripes. */
 static inline float bm_v_sum_stripes(const v128_t s[4]) {
     return bm_v_sum_lanes(wasm_f32x4_add(wasm_f32x4_add(s[0], s[1]), wasm_f32x4_add(s[2], s[3])));

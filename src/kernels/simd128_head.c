@@ -1,7 +1,8 @@
 /*
- * simd128_head.c: the language-model head of every SIMD family: i8, f16 and f32 tables, in file form.
+ * simd128_head.c: the language-model head of every SIMD family: i8, f16 and f32 tables in file form, and the
+ * head in 4 bits in the units of kernels.h.
  *
- * A row after the other, from its start to its end: a head is read once a token and hardly fits a cache, and
+ * A table in file form is read a row after the other, from its start to its end: a head is read once a token and hardly fits a cache, and
  * the processor fetches ahead of one stream best. Four rows at once, which load the activations once for
  * all of them, take 3.7 ms for an int8 head of 32000 x 1536, and rows in turn 2.2. Lanes are stripes, as in
  * simd128_vector.c.
@@ -24,8 +25,7 @@ static int32_t dot_i16_i8(const int16_t *q, const int8_t *w, size_t n) {
             odd = wasm_i32x4_add(odd, wasm_i32x4_dot_i16x8(wasm_v128_load(q + i + k + 8), high));
         }
     v128_t sum = wasm_i32x4_add(even, odd);
-    return (wasm_i32x4_extract_lane(sum, 0) + wasm_i32x4_extract_lane(sum, 1)) +
-           (wasm_i32x4_extract_lane(sum, 2) + wasm_i32x4_extract_lane(sum, 3));
+    return bm_v_sum_i32(sum);
 }
 
 /* 16 signed bytes as four vectors of 32 bits. */
@@ -40,7 +40,7 @@ static inline void widen_bytes(v128_t out[4], const int8_t *from) {
 }
 
 /*
- * i32 lanes of small integers as f32, exact. Not by f32x4.convert_i32x4: LLVM 15 sees that the lanes were bytes,
+ * i32 lanes of small integers as f32, exact. Not by f32x4.convert_i32x4: LLVM 14 sees that the lanes were bytes,
  * and converts them one at a time.
  */
 static inline v128_t float_of_small(v128_t v) {
@@ -108,8 +108,7 @@ static void prepare(code_inputs *in, const int16_t *q, size_t n, bm_precision pr
             wasm_v128_store(in->x + k, wasm_i16x8_mul(x, factors));
             sum = wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(x, ones));
         }
-        int32_t total = (wasm_i32x4_extract_lane(sum, 0) + wasm_i32x4_extract_lane(sum, 1)) +
-                        (wasm_i32x4_extract_lane(sum, 2) + wasm_i32x4_extract_lane(sum, 3));
+        int32_t total = bm_v_sum_i32(sum);
         in->start[i / BM_I4_COLS] = total * per_input;
     }
 }

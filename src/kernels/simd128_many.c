@@ -93,8 +93,11 @@ static void load_columns(tokens column[8], const bm_inputs *in, size_t cols, siz
         v128_t m[8];
         for (size_t k = 0; k < 8; k++) {
             size_t t = 8 * half + k;
+            m[k] = wasm_i16x8_splat(0);
+            if (t >= in->n)
+                continue;
             const int16_t *q = bm_act_values(in->act + t * in->stride, cols);
-            m[k] = t < in->n ? digit_of(wasm_v128_load(q + col), which) : wasm_i16x8_splat(0);
+            m[k] = digit_of(wasm_v128_load(q + col), which);
         }
         transpose_8x8(m);
         for (size_t k = 0; k < 8; k++)

@@ -88,12 +88,6 @@ static inline uint8_t *write_tables(uint8_t *table, v128_t low, v128_t high,
     return table + 16;
 }
 
-/* The sum of the lanes of four i32. */
-static int32_t sum_lanes(v128_t v) {
-    return (wasm_i32x4_extract_lane(v, 0) + wasm_i32x4_extract_lane(v, 1)) +
-           (wasm_i32x4_extract_lane(v, 2) + wasm_i32x4_extract_lane(v, 3));
-}
-
 static void tabulate_integers(void *act, size_t cols, bm_precision precision) {
     const int16_t *q = bm_act_values(act, cols);
     int32_t *sums = bm_act_tables(act, cols, precision);
@@ -117,7 +111,7 @@ static void tabulate_integers(void *act, size_t cols, bm_precision precision) {
                         &high);
             table = write_tables(table, low, high, precision);
         }
-        sums[start / BM_GROUP] = sum_lanes(sum_abs);
+        sums[start / BM_GROUP] = bm_v_sum_i32(sum_abs);
     }
 }
 

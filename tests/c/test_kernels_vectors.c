@@ -312,14 +312,14 @@ static void check_scan_row(const head *h, size_t p, const double *got_state, flo
           name, p, (double)got_y, want, bound);
 }
 
-/* The unit of row p is a power of two, small enough to use 13 bits or the one before, and `most` is true. */
+/* The unit of row p is a power of two that leaves 12 to 15 bits to the integers, and `most` is true. */
 static void check_row_unit(const head *h, size_t p, const int16_t *row, float unit, float most,
                            const char *name) {
     int exponent;
     CHECK(frexpf(unit, &exponent) == 0.5f, "%s: unit of row %zu is %g", name, p, (double)unit);
     double need = (double)h->most[p] * (double)h->unit[p] * (double)h->shrink +
                   fabs((double)h->x[p] * (double)h->gain) * (double)h->b_max;
-    CHECK(unit == h->unit[p] || (double)unit <= fmax(need * 0x1.00001p-13, 0x1p-100),
+    CHECK((double)unit <= fmax(need * 0x1.00001p-12, 0x1p-100) && need <= 32767.0 * (double)unit,
           "%s: unit of row %zu is %g for %g", name, p, (double)unit, need);
     float want = 0.0f;
     for (size_t n = 0; n < h->d_state; n++)
@@ -441,6 +441,60 @@ static void scan_tokens(uint64_t seed) {
     }
 }
 
+/* A loud token, its opposite, then quiet ones: what rounding left of the first two is the measure for the rest. */
+static void quiet_after_loud(uint64_t seed) {
+    enum { N = 128, TOKENS = 6 };
+    check_random r = check_seed(seed, 8);
+    float loudness = ldexpf(1.0f, (int)check_between(&r, 1, 40));
+    float *inputs = check_floats(TOKENS * (4 + 2 * N));
+    check_fill_normal(&r, inputs, TOKENS * (4 + 2 * N), 1.0f);
+    bm_scan_step steps[TOKENS];
+    for (size_t t = 0; t < TOKENS; t++) {
+        float *x = inputs + t * (4 + 2 * N);
+        for (size_t p = 0; t < 2 && p < 4; p++)
+            x[p] = t == 0 ? loudness : -loudness;
+        if (t == 1)
+            memcpy(x + 4, inputs + 4, N * sizeof *x);
+        steps[t] = (bm_scan_step){.shrink = 1.0f, .gain = 1.0f, .scale = 1.0f, .b_max = 3.5f};
+    }
+    const bm_scan in = {.x = inputs,
+                        .b = inputs + 4,
+                        .c = inputs + 4 + N,
+                        .stride = 4 + 2 * N,
+                        .step = steps,
+                        .n = 2};
+    bm_scan quiet = in;
+    quiet.x += 2 * in.stride;
+    quiet.b += 2 * in.stride;
+    quiet.c += 2 * in.stride;
+    quiet.step += 2;
+    quiet.n = TOKENS - 2;
+    double *left = check_take(4 * N * sizeof *left);
+    for (size_t v = 0; v < bm_kernels_count; v++) {
+        const bm_kernels *k = bm_kernels_all[v];
+        int16_t *state = memset(check_take_at_16(4 * N * 2), 0, 4 * N * 2);
+        float *unit = memset(check_floats(4), 0, 4 * sizeof(float));
+        float *most = memset(check_floats(4), 0, 4 * sizeof(float));
+        float *y = check_floats(TOKENS * 4);
+        k->scan_i16(state, unit, most, y, 4, &in, 4, N);
+        for (size_t i = 0; i < 4 * N; i++)
+            left[i] = (double)state[i] * (double)unit[i / N];
+        k->scan_i16(state, unit, most, y, 4, &quiet, 4, N);
+        for (size_t p = 0; p < 4; p++)
+            for (size_t i = 0; i < N; i++) {
+                double want = left[p * N + i];
+                for (size_t t = 2; t < TOKENS; t++) {
+                    const float *x = inputs + t * (4 + 2 * N);
+                    want += (double)x[p] * (double)x[4 + i];
+                }
+                double got = (double)state[p * N + i] * (double)unit[p];
+                double bound = ((double)loudness * 0x1p-13 + 20.0) * 0x1p-11;
+                CHECK(fabs(got - want) <= bound, "%s: S is %g, want %g after 2^%g", k->name, got,
+                      want, log2((double)loudness));
+            }
+    }
+}
+
 int main(int argc, char **argv) {
     static const check_case cases[] = {
         {"norm_scale", norm_scale, 2000},
@@ -451,6 +505,7 @@ int main(int argc, char **argv) {
         {"abs_max", abs_max, 2000},
         {"scan", scan, 2000},
         {"scan_tokens", scan_tokens, 1000},
+        {"quiet_after_loud", quiet_after_loud, 200},
     };
     return check_main(argc, argv, cases, sizeof cases / sizeof cases[0]);
 }

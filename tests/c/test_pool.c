@@ -104,7 +104,19 @@ static void every_task_once(uint64_t seed) {
     CHECK(j.times[4] == 7, "%s", "alone after the end");
 }
 
+/* Before anybody opens the team, as after it was closed, the caller does everything. */
+static void alone(uint64_t seed) {
+    (void)seed;
+    job j = {.before = 1};
+    const bm_team *team = bm_pool_team();
+    team->run(team->self, task, &j, MAX_TASKS);
+    CHECK(atomic_load(&j.wrong) == 0, "%s", "a task was done twice");
+    for (size_t i = 0; i < MAX_TASKS; i++)
+        CHECK(j.times[i] == 1, "task %zu was done %u times", i, j.times[i]);
+}
+
 int main(int argc, char **argv) {
-    static const check_case cases[] = {{"every_task_once", every_task_once, 40}};
+    static const check_case cases[] = {
+        {"alone", alone, 1}, {"every_task_once", every_task_once, 40}, {"alone", alone, 1}};
     return check_main(argc, argv, cases, sizeof cases / sizeof cases[0]);
 }

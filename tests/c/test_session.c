@@ -151,7 +151,7 @@ static void equals_oracle(uint64_t seed) {
         for (size_t i = 0; i < n * vocab; i++)
             largest = fmax(largest, fabs(want[i]));
         /* Half of what the project asks of `exact`; a 16-bit state rounds once a token. */
-        double bound = (state == BM_F32 ? 5e-4 : 1e-2) * (1.0 + largest);
+        double bound = (state == BM_F32 ? 5e-4 : 2e-3) * (1.0 + largest);
         for (size_t i = 0; i < n * vocab; i++)
             CHECK(fabs((double)got[i] - want[i]) <= bound,
                   "state %d, token %zu, id %zu: %g, want %g within %g", (int)state, i / vocab,
@@ -373,21 +373,21 @@ static const struct {
     uint64_t hashes[BM_PRECISION_COUNT][2]; /* [precision][state: i16, f32] */
 } known[] = {
     {0,
-     {{0x304f00e25ab95c1a, 0x3b5dd3e00fc20d68},
-      {0xc1d91908434f64b1, 0x8e04069e922ab3e3},
-      {0xc221333e124e9270, 0x951f9c1ac9d70f9f}}},
+     {{0x92bfc7dddcd54eda, 0x3b5dd3e00fc20d68},
+      {0xbd5d08a8670fd6f0, 0x8e04069e922ab3e3},
+      {0x65f3ee81eb7c4a2c, 0x951f9c1ac9d70f9f}}},
     {2,
-     {{0xf1444d4a62a38be0, 0x81c5dad6ebb5a125},
-      {0xa6246da7e31d6e85, 0x104a0ec2c25922fb},
-      {0x082b9d1cd223d248, 0x08b7b91e043191d3}}},
+     {{0xb37c9ad44ffd74d2, 0x81c5dad6ebb5a125},
+      {0x0ba7c3445372924a, 0x104a0ec2c25922fb},
+      {0x9bfd398bcde7fafb, 0x08b7b91e043191d3}}},
     {3,
-     {{0x55f921b0f5d90baf, 0x17868faeadcfa0c7},
-      {0x5d966b993125fd1a, 0x9e09bd73ef9fcf4b},
-      {0xc5416ad3181e1a4e, 0xf7cffcfb5633a106}}},
+     {{0x35e84588f48117b0, 0x17868faeadcfa0c7},
+      {0xcd9272219c9cb2cf, 0x9e09bd73ef9fcf4b},
+      {0x6ceb6f38b902482e, 0xf7cffcfb5633a106}}},
     {11,
-     {{0xe4549a5fa13ef2a2, 0xe1093bc3b3efe593},
-      {0x848a353d3ae565e7, 0x1b2cc2fe1a068a2c},
-      {0x4aba501003611334, 0xc7ab080b6e2a7386}}},
+     {{0x652c0c8b88b9c4ef, 0xe1093bc3b3efe593},
+      {0x16f068ef548dcd51, 0x1b2cc2fe1a068a2c},
+      {0xe956ab3e5a36b5f9, 0xc7ab080b6e2a7386}}},
 };
 
 enum { KNOWN = sizeof known / sizeof known[0] };

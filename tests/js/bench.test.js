@@ -112,14 +112,14 @@ test('a model file, two settings: every field, and what they must be', () => {
   assert.equal(settings[0].decode.speed, 1)
 })
 
-test('as text, with another variant and module, a state of 16 bits and a long text', () => {
+test('as text, with another variant and module, fewer bits in state and head, and a long text', () => {
   const { stdout, status, stderr } = bench(
     ...['--model', MODEL_FILE, '--variant', 'table', '--variant', 'popcount', '--state', 'i16'],
-    ...['--wasm', OWN_MODULE, '--long', '1000'],
+    ...['--head', 'int4', '--wasm', OWN_MODULE, '--long', '1000'],
   )
   assert.equal(stderr, '')
   assert.equal(status, 0)
-  assert.match(stdout, /state i16; 2 rounds; a prompt of 100 tokens, 64 at once/)
+  assert.match(stdout, /state i16, head int4; 2 rounds; a prompt of 100 tokens, 64 at once/)
   for (const variant of ['table', 'popcount']) {
     assert.match(stdout, RegExp(`^1 thread, ${variant}, .*bimamba\\.wasm$`, 'm'))
   }

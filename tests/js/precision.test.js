@@ -98,6 +98,8 @@ describe('random models', () => {
       const loss = measure(t, model, [text])
       model.close()
       assert.ok(loss.high <= TOLERANCES.highOnRandom.limit, `high: ${loss.high}`)
+      const { limit } = TOLERANCES.i16StateDivergence
+      assert.ok(loss.i16State <= limit, `i16: ${loss.i16State}`)
     })
   }
 })
@@ -114,4 +116,5 @@ test('the trained model', { skip }, async (t) => {
   model.close()
   assert.ok(loss.high <= TOLERANCES.highOnTrained.limit, `high: ${loss.high}`)
   assert.ok(loss.fast <= TOLERANCES.fastOnTrained.limit, `fast: ${loss.fast}`)
+  assert.ok(loss.i16State <= TOLERANCES.i16StateDivergence.limit, `i16: ${loss.i16State}`)
 })

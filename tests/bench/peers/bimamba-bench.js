@@ -2,7 +2,7 @@
  * Our engine on a random model, one measurement at a time; the same in a process of Node and in a worker of a page.
  *
  * Owns the order of calls that a generation makes: prompts in the package's own chunks, then a token, its logits and the likeliest
- * next one. Everything is as `BiMamba.load` has it by default, but that the number of threads is given.
+ * next one. Everything is as `BiMamba.load` has it by default, but that the number of threads is given, and the kernels are the look-up tables.
  */
 
 import { randomModel, syntheticConfig } from '../../../js/cli/synthetic-model.js'

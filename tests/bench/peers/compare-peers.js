@@ -10,6 +10,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { cpus, loadavg, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { syntheticConfig } from '../../../js/cli/synthetic-model.js'
 import { VERSION } from '../../../js/index.js'
 import { ROOT } from '../../../scripts/command.js'
 import { installPeers, MODULES, PEERS } from './install-peers.js'
@@ -28,6 +29,13 @@ const { values } = parseArgs({
     quick: { type: 'boolean', default: false },
   },
 })
+
+const rounds = Number(values.rounds)
+if (!(Number.isInteger(rounds) && rounds >= 1)) {
+  throw new Error(`--rounds is '${values.rounds}', want an integer from 1`)
+}
+const shapes = (values.shapes ?? (values.quick ? '780M' : '780M,2.7B')).split(',')
+for (const shape of shapes) syntheticConfig(shape) // throws for what is none
 
 const began = performance.now()
 const say = (/** @type {string} */ text) => {
@@ -61,29 +69,36 @@ if (!values.check) {
   const [before = 0] = loadavg()
   if (before > 0.5)
     say(`the machine is not idle (load ${before.toFixed(1)}): two threads will suffer`)
-  const shapes = (values.shapes ?? (values.quick ? '780M' : '780M,2.7B')).split(',')
-  const speed = []
-  let Chromium = ''
-  for (const shape of shapes) {
-    const rounds = Number(values.rounds)
-    const options = { rounds, quick: values.quick, folder, modules: MODULES, say }
-    const measured = await measureShape(shape, options)
-    speed.push(...measured.rows)
-    Chromium = measured.browserVersion
-  }
   const wllama = String(peers['@wllama/wllama'])
-  const [after = 0] = loadavg()
-  const load = [before, after]
-  results.speed = {
-    ...circumstances,
-    versions: { ...versions, Chromium, wllama },
-    load,
-    rows: speed,
+  /** @type {import('./peer-rounds.js').SpeedRow[]} */
+  const speed = []
+  for (const shape of shapes) {
+    const measured = await measureShape(shape, {
+      rounds,
+      quick: values.quick,
+      folder,
+      modules: MODULES,
+      say,
+    })
+    speed.push(...measured.rows)
+    const [after = 0] = loadavg()
+    results.speed = {
+      ...circumstances,
+      versions: { ...versions, Chromium: measured.browserVersion, wllama },
+      load: [before, after],
+      rows: speed,
+    }
+    write()
   }
+} else {
+  write()
 }
 
-const out = values.quick ? PEERS : join(ROOT, 'docs')
-writeFileSync(join(out, 'peers.json'), `${JSON.stringify(results, null, 2)}\n`)
-writeFileSync(join(out, 'PEERS.md'), peerReport(results))
-if (results.speed) writeFileSync(join(out, 'peers.svg'), peerChart(results.speed.rows))
-say(`written: ${out}`)
+/** What has been measured so far, so that a later failure loses nothing. */
+function write() {
+  const out = values.quick ? PEERS : join(ROOT, 'docs')
+  writeFileSync(join(out, 'peers.json'), `${JSON.stringify(results, null, 2)}\n`)
+  writeFileSync(join(out, 'PEERS.md'), peerReport(results))
+  if (results.speed) writeFileSync(join(out, 'peers.svg'), peerChart(results.speed.rows))
+  say(`written: ${out}`)
+}

@@ -33,7 +33,7 @@ answerParent(async ({ file, threads, modules }) => {
     decode: async (tokens) => {
       let made = 0
       const start = performance.now()
-      for await (const _ of sequence.evaluate([500], { temperature: 0 })) {
+      for await (const _ of sequence.evaluate([500], { temperature: 0, yieldEogToken: true })) {
         if (++made === tokens) break
       }
       if (made !== tokens) throw new Error(`${made} tokens, want ${tokens}`)

@@ -23,7 +23,7 @@ import { openLlama } from './llama-model.js'
  * @property {number} worst      largest |difference| of two logits
  * @property {number} largest    largest |logit|
  * @property {number} sameArgmax positions where both find the same token likeliest
- * @property {boolean} passed    within the tolerance, and another argmax only where our own gap is at most twice the worst
+ * @property {boolean} passed    within the tolerance, and another argmax only where our own gap is at most twice that
  */
 
 const MOST_POSITIONS = 128
@@ -102,15 +102,15 @@ function compare(signs, ours, theirs) {
   const largest = Math.max(...ours.map((row) => row.reduce((a, b) => Math.max(a, Math.abs(b)), 0)))
   const errors = ours.map((row, i) => logitError(theirs[i] ?? [], row, 0))
   const worst = Math.max(...errors)
+  const tolerance = LIMITS[signs].limit * (1 + largest)
   let sameArgmax = 0
   let excused = 0
   for (const [i, row] of ours.entries()) {
     const [mine, other] = [argmax(row), argmax(theirs[i] ?? row)]
     if (mine === other) sameArgmax++
-    else if (Number(row[mine]) - Number(row[other]) <= 2 * worst) excused++
+    else if (Number(row[mine]) - Number(row[other]) <= 2 * tolerance) excused++
   }
-  const within = worst / (1 + largest) <= LIMITS[signs].limit
-  const passed = within && sameArgmax + excused === ours.length
+  const passed = worst <= tolerance && sameArgmax + excused === ours.length
   return { signs, positions: ours.length, worst, largest, sameArgmax, passed }
 }
 

@@ -5,7 +5,8 @@
  * colours for light and dark pages, and no background.
  */
 
-import { kindOf, median } from './peer-report.js'
+import { median } from '../../../js/cli/bench-report.js'
+import { kindOf } from './peer-report.js'
 
 /** @typedef {import('./peer-rounds.js').SpeedRow} SpeedRow */
 /** @typedef {import('./peer-report.js').Measure} Measure */

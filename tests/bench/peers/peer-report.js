@@ -5,6 +5,8 @@
  * threads or fewer, since a user of it would choose that.
  */
 
+import { median } from '../../../js/cli/bench-report.js'
+
 /** @typedef {import('./logits-check.js').CheckRow} CheckRow */
 /** @typedef {import('./peer-rounds.js').SpeedRow} SpeedRow */
 
@@ -23,9 +25,6 @@
  */
 
 /** @typedef {'decode' | 'prompt'} Measure */
-
-/** @param {number[]} values */
-export const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN
 
 /** @param {PeerResults} results @returns {string} */
 export function peerReport({ check, speed }) {

@@ -102,10 +102,11 @@ export async function startSubjects(shape, { folder, modules, onStart }) {
  */
 async function askChild(script, options) {
   const child = fork(join(HERE, script))
+  const exited = once(child, 'exit')
   const ask = async (/** @type {string} */ verb, /** @type {unknown} */ value) => {
     const answer = Promise.race([
       once(child, 'message'),
-      once(child, 'exit').then(([code]) => [{ error: `it ended with code ${code}` }]),
+      exited.then(([code, signal]) => [{ error: `it ended with ${signal ?? `code ${code}`}` }]),
     ])
     child.send({ verb, value })
     const [message] = await answer
@@ -117,9 +118,7 @@ async function askChild(script, options) {
     prefill: (/** @type {number} */ tokens) => ask('prefill', tokens),
     decode: (/** @type {number} */ tokens) => ask('decode', tokens),
     close: async () => {
-      if (child.exitCode !== null) return
-      const exited = once(child, 'exit')
-      child.disconnect()
+      if (child.connected) child.disconnect()
       await exited
     },
   }
