@@ -8,7 +8,7 @@
 
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, statSync } from 'node:fs'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -119,6 +119,18 @@ test('the example runs', async () => {
   await writeFile(join(project, 'example.js'), example)
   const { stdout } = await promisify(execFile)(process.execPath, ['example.js'], { cwd: project })
   assert.ok(stdout.length > 0)
+})
+
+test('the size of the module that it states is within 2 % of what was built', () => {
+  const stated = /with threads ([\d,]+);.*\| ([\d,]+), [\d,]+ \|/.exec(README)?.slice(1) ?? []
+  const built = ['bimamba-threads', 'bimamba'].map(
+    (name) => statSync(join(ROOT, `dist/${name}.wasm`)).size,
+  )
+  assert.equal(stated.length, 2)
+  for (const [i, text] of stated.entries()) {
+    const bytes = Number(text.replaceAll(',', ''))
+    assert.ok(Math.abs(bytes / built[i] - 1) < 0.02, `${bytes} bytes stated, ${built[i]} built`)
+  }
 })
 
 test('every script and file it names exists', () => {
