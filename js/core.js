@@ -289,8 +289,8 @@ export class Core {
    * Takes all the memory that the weights need.
    * @param {ModelConfig} config
    * @param {object} [options]
-   * @param {string} [options.variant] of the kernels; default: the fastest
-   * @param {HeadChoice} [options.head] how the head is kept; default 'file'
+   * @param {string | undefined} [options.variant] of the kernels; default: the fastest
+   * @param {HeadChoice | undefined} [options.head] how the head is kept; default 'file'
    * @returns {CoreModel} empty: write every tensor, seal every part
    * @throws {BmError} `config`, `memory`, `argument`: also an int4 head of a model whose head is not int8
    */
@@ -486,7 +486,7 @@ export class CoreSession {
   }
 
   /**
-   * Computes the logits, and leaves them where they are until the next call on this session.
+   * Computes the logits where the engine keeps them; any further call may overwrite them.
    * @param {number} index as for `logits`
    */
   logitsPointer(index) {

@@ -119,12 +119,7 @@ export class Engine {
     const core = await Core.create({ wasm: wasmUrl, shared, signal })
     const variantFor = (/** @type {PackedHeader} */ { fileBytes }) =>
       variant ?? (isWorthChoosing(fileBytes) ? quickestVariant(core, { precision }) : undefined)
-    const control = {
-      variantFor,
-      head,
-      ...(onProgress && { onProgress }),
-      ...(signal && { signal }),
-    }
+    const control = { variantFor, head, onProgress, signal }
     const loaded = await loadModel(core, openSource(source), control)
     const { model, header, tokenizerJson } = loaded
     // A thread whose script does not come would be awaited for ever.

@@ -25,10 +25,10 @@ const PEEK_BYTES = 512
  * @param {Core} core
  * @param {Source} source
  * @param {object} [options]
- * @param {(header: PackedHeader) => string | undefined} [options.variantFor] the kernel family for a file; default: the standard one
+ * @param {((header: PackedHeader) => string | undefined) | undefined} [options.variantFor] the kernel family for a file; default: the standard one
  * @param {import('./core.js').HeadChoice | undefined} [options.head]
- * @param {(progress: Progress) => void} [options.onProgress]
- * @param {AbortSignal} [options.signal]
+ * @param {((progress: Progress) => void) | undefined} [options.onProgress]
+ * @param {AbortSignal | undefined} [options.signal]
  * @returns {Promise<{ model: CoreModel, header: PackedHeader, tokenizerJson: string | null }>} the caller closes the model
  * @throws {BmError} `network`, `io`, `format`, `integrity`, `memory`, `config`, `unsupported`
  */
@@ -45,9 +45,7 @@ export async function loadModel(core, source, { variantFor, head, onProgress, si
   let model = null
   try {
     const header = await readHeader(stream, core)
-    const variant = variantFor?.(header)
-    const choices = { ...(variant === undefined ? {} : { variant }), ...(head ? { head } : {}) }
-    model = core.createModel(header.config, choices)
+    model = core.createModel(header.config, { variant: variantFor?.(header), head })
     const progress = new ProgressReport(onProgress, header)
     const tokenizer = await readData(stream, header, model, progress)
     await stream.expectEnd(header.fileBytes)

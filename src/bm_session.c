@@ -13,12 +13,11 @@ struct bm_session {
     bm_session_options options;
     bm_timeline timeline;
     bm_scratch scratch;
-    float *logits;    /* [vocab_size] */
-    size_t last_n;    /* tokens of the last append; 0 after a reset */
-    size_t logits_of; /* the token of the last append that `logits` belongs to, or NO_LOGITS */
-    bool failed;      /* NaN or infinity reached the state */
-    uint64_t
-        state_bytes; /* of all arrays of the timeline, one block from `conv` on: a reset zeroes it */
+    float *logits;        /* [vocab_size] */
+    size_t last_n;        /* tokens of the last append; 0 after a reset */
+    size_t logits_of;     /* the token of the last append that `logits` belongs to, or NO_LOGITS */
+    bool failed;          /* NaN or infinity reached the state */
+    uint64_t state_bytes; /* of the timeline's arrays, one block from `conv` on */
 };
 
 static size_t larger(size_t a, size_t b) {

@@ -5,7 +5,6 @@
  * Options that may be repeated are multiplied with each other: every combination is a setting, and all are timed in turn.
  */
 
-import { CHOICES, checkChoice } from '../settings.js'
 import { reportOf } from './bench-report.js'
 import { runBench } from './bench-run.js'
 import { tableOf } from './bench-table.js'
@@ -15,6 +14,7 @@ import {
   helpText,
   MODEL_OPTIONS,
   parseOptions,
+  readChoices,
   readNumber,
   UsageError,
 } from './options.js'
@@ -101,25 +101,18 @@ export async function run(args, io) {
 }
 
 /** @param {ParsedOptions} parsed @returns {BenchPlan} @throws {UsageError} */
-function readPlan({ values, positionals }) {
+function readPlan(parsed) {
+  const { values, positionals } = parsed
   const [extra] = positionals
   if (extra !== undefined) throw new UsageError(`unexpected argument '${extra}'`)
   for (const [name, texts] of values) {
     if (texts.includes('')) throw new UsageError(`--${name} is empty`)
   }
-  const precision = values.get('precision')?.[0] ?? CHOICES.precision[0]
-  checkChoice('precision', precision, '--precision')
-  const state = values.get('state')?.[0] ?? CHOICES.state[0]
-  checkChoice('state', state, '--state')
-  const head = values.get('head')?.[0] ?? CHOICES.head[0]
-  checkChoice('head', head, '--head')
   return {
     model: {
       source: values.get('model')?.[0] ?? DEFAULT_MODEL,
       synthetic: readShape(values),
-      precision: /** @type {'fast' | 'high' | 'exact'} */ (precision),
-      state: /** @type {'f32' | 'i16'} */ (state),
-      head: /** @type {'file' | 'int4'} */ (head),
+      ...readChoices(parsed),
     },
     settings: readCombinations(values),
     rounds: readCount('rounds', values.get('rounds')?.[0]),

@@ -193,15 +193,30 @@ export function readSettings({ values }) {
 
 /**
  * @param {ParsedOptions} parsed
- * @returns {{ source: string, load: import('../settings.js').LoadOptions }}
+ * @returns {{ precision: 'fast' | 'high' | 'exact', state: 'f32' | 'i16', head: 'file' | 'int4' }} how a model is held and computed
+ * @throws {BmError} `argument`
  */
-export function readModelOptions({ values }) {
+export function readChoices({ values }) {
   const precision = values.get('precision')?.[0] ?? CHOICES.precision[0]
   checkChoice('precision', precision, '--precision')
   const state = values.get('state')?.[0] ?? CHOICES.state[0]
   checkChoice('state', state, '--state')
   const head = values.get('head')?.[0] ?? CHOICES.head[0]
   checkChoice('head', head, '--head')
+  return {
+    precision: /** @type {'fast' | 'high' | 'exact'} */ (precision),
+    state: /** @type {'f32' | 'i16'} */ (state),
+    head: /** @type {'file' | 'int4'} */ (head),
+  }
+}
+
+/**
+ * @param {ParsedOptions} parsed
+ * @returns {{ source: string, load: import('../settings.js').LoadOptions }}
+ */
+export function readModelOptions(parsed) {
+  const { values } = parsed
+  const choices = readChoices(parsed)
   const text = values.get('threads')?.[0] ?? 'auto'
   const threads = text === 'auto' ? text : readNumber(text, '--threads')
   checkThreads(threads, '--threads')
@@ -212,9 +227,7 @@ export function readModelOptions({ values }) {
   return {
     source,
     load: {
-      precision: /** @type {'fast' | 'high' | 'exact'} */ (precision),
-      state: /** @type {'f32' | 'i16'} */ (state),
-      head: /** @type {'file' | 'int4'} */ (head),
+      ...choices,
       threads,
       ...(variant === undefined ? {} : { variant }),
     },

@@ -91,14 +91,13 @@ function randomFloats({ name, sizeBytes }, index, noise) {
 /**
  * @param {Core} core
  * @param {ModelConfig} config
- * @param {{ variant?: string | undefined, head?: import('../core.js').HeadChoice, signal?: AbortSignal | undefined }} [options] kernel family,
+ * @param {{ variant?: string | undefined, head?: import('../core.js').HeadChoice | undefined, signal?: AbortSignal | undefined }} [options] kernel family,
  *   default: the last of the core's; how the head is kept
  * @returns {Promise<CoreModel>} sealed; the caller closes it
  * @throws {BmError} as `core.createModel` does; or `signal.reason`
  */
-export async function randomModel(core, config, { variant, head = 'file', signal } = {}) {
-  const choices = variant === undefined ? { head } : { head, variant }
-  const model = core.createModel(config, choices)
+export async function randomModel(core, config, { variant, head, signal } = {}) {
+  const model = core.createModel(config, { variant, head })
   try {
     const noise = randomBytes(NOISE_BYTES)
     for (const [index, tensor] of core.tensors(config).entries()) {

@@ -222,7 +222,10 @@ static void add_tile(tokens *sums, const tile *t, bool is_first) {
     }
 }
 
-/* As add_tile for the last tile of a group: its sums are not kept, but go into y [rows, BM_TOKENS]. */
+/*
+ * As add_tile for the last tile of a group: its sums are not kept, but go into y [rows, BM_TOKENS]. Two loops,
+ * because one that decides between them has not registers enough: an engine spills, and it is a tenth slower.
+ */
 static void end_tile(float *y, const float *d, const tokens *sums, const tile *t) {
     const tokens *table = t->table;
     for (size_t first = 0; first < t->rows; first += BM_ROWS) {
