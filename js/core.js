@@ -9,6 +9,7 @@
  */
 
 import { checkInteger, MAX_U32 } from './check-integer.js'
+import { CorePrompt } from './core-prompt.js'
 import { CoreSampler } from './core-sampler.js'
 import { BmError, reasonOf } from './errors.js'
 import { Team } from './team.js'
@@ -370,7 +371,7 @@ export class CoreModel {
    * @param {Precision} [options.precision] default 'fast'
    * @param {StateType} [options.state] type of the SSM state, default 'f32'
    * @param {number} [options.maxChunk] most tokens in one append, 1 to 1024; default 64
-   * @returns {CoreSession} at position 0
+   * @returns {CoreSession} at position 0; the model need not be complete until it computes
    * @throws {BmError} `argument`, `memory`
    */
   createSession({ precision = 'fast', state = 'f32', maxChunk = 64 } = {}) {
@@ -383,7 +384,8 @@ export class CoreModel {
     const handle = this.#core.pointer('session_create', this.#open(), level, dtype, maxChunk)
     const onClose = (/** @type {CoreSession} */ session) => void this.#sessions.delete(session)
     const { vocab_size: vocabSize } = this.config
-    const session = new CoreSession(this.#core, { handle, vocabSize, maxChunk, onClose })
+    const { parts } = this
+    const session = new CoreSession(this.#core, { handle, vocabSize, parts, maxChunk, onClose })
     this.#sessions.add(session)
     return session
   }
@@ -406,6 +408,9 @@ export class CoreSession {
   #core
   #handle
   #onClose
+  #parts
+  /** @type {Set<CorePrompt>} that are open */
+  #prompts = new Set()
   /** Tokens of the last append; 0 after a reset. */
   #lastCount = 0
 
@@ -414,13 +419,15 @@ export class CoreSession {
    * @param {object} parts
    * @param {number} parts.handle
    * @param {number} parts.vocabSize
+   * @param {number} parts.parts  of the model
    * @param {number} parts.maxChunk
    * @param {(session: CoreSession) => void} parts.onClose
    */
-  constructor(core, { handle, vocabSize, maxChunk, onClose }) {
+  constructor(core, { handle, vocabSize, parts, maxChunk, onClose }) {
     this.#core = core
     this.#handle = handle
     this.#onClose = onClose
+    this.#parts = parts
     this.vocabSize = vocabSize
     this.maxChunk = maxChunk
   }
@@ -455,6 +462,24 @@ export class CoreSession {
     this.#core.stageIds(ids)
     this.#core.compute(ids.length, () => this.#core.check('session_append', handle, ids.length))
     this.#lastCount = ids.length
+  }
+
+  /**
+   * A prompt to be read layer by layer, while the model arrives; the session does nothing else meanwhile.
+   * @param {ArrayLike<number>} ids at least one; the session is at position 0
+   * @returns {CorePrompt}
+   * @throws {BmError} `argument`, `memory`
+   */
+  createPrompt(ids) {
+    const { vocabSize, maxChunk } = this
+    const onRead = () => {
+      this.#lastCount = ids.length % maxChunk || maxChunk
+    }
+    const onClose = (/** @type {CorePrompt} */ prompt) => void this.#prompts.delete(prompt)
+    const shared = { vocabSize, parts: this.#parts, maxChunk, onRead, onClose }
+    const prompt = new CorePrompt(this.#core, { session: this.#open(), ids, ...shared })
+    this.#prompts.add(prompt)
+    return prompt
   }
 
   /**
@@ -517,6 +542,7 @@ export class CoreSession {
   /** Frees the state. Idempotent. */
   close() {
     if (this.#handle === 0) return
+    for (const prompt of this.#prompts) prompt.close()
     this.#core.call('session_free', this.#handle)
     this.#handle = 0
     this.#onClose(this)

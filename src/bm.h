@@ -169,7 +169,7 @@ typedef struct {
     const bm_team *team;  /* NULL: the calling thread alone. Must outlive the session */
 } bm_session_options;
 
-/* A session at position 0 over a model whose parts are all sealed. */
+/* A session at position 0. Its model may still be arriving: what computes needs all parts sealed (BM_E_ORDER). */
 bm_status bm_session_create(const bm_model *model, const bm_session_options *options,
                             bm_session **out, bm_error *err);
 void bm_session_free(bm_session *session);
@@ -194,6 +194,34 @@ bm_status bm_session_append(bm_session *session, const uint32_t *ids, size_t n, 
  * BM_E_ARGUMENT: no such token. BM_E_NUMERIC: a logit, or the state already, is NaN or infinite.
  */
 bm_status bm_session_logits(bm_session *session, size_t index, const float **logits, bm_error *err);
+
+/* ---- Prompt of a model that is still arriving ------------------------------------------------- */
+
+typedef struct bm_prompt bm_prompt;
+
+/*
+ * A prompt of n tokens that passes the parts of the model one after another, each as soon as it is sealed. At
+ * its end the session is what it would be after appending the ids, bit for bit. Takes n * d_model floats. Free it
+ * before its session. BM_E_ARGUMENT, BM_E_MEMORY.
+ */
+bm_status bm_prompt_create(bm_session *session, size_t n, bm_prompt **out, bm_error *err);
+
+/* Gives ids [start, start + n), all of them before the first step; those never given are 0. BM_E_ARGUMENT, BM_E_ORDER. */
+bm_status bm_prompt_set(bm_prompt *prompt, size_t start, const uint32_t *ids, size_t n,
+                        bm_error *err);
+
+/* The part that the next step passes, and that must be sealed; past the model's last part when all are passed. */
+size_t bm_prompt_next_part(const bm_prompt *prompt);
+
+/*
+ * Takes up to max_chunk tokens through the next part. From the first step to the last the session does nothing
+ * else; bm_session_reset ends the reading. BM_E_ORDER: the part is not sealed, the session was not at position 0 at
+ * the first step or was reset since, or all is read. BM_E_NUMERIC: as bm_session_append.
+ */
+bm_status bm_prompt_step(bm_prompt *prompt, bm_error *err);
+
+/* In the middle of the reading this resets the session. */
+void bm_prompt_free(bm_prompt *prompt);
 
 /* ---- Measuring ------------------------------------------------------------------------------ */
 

@@ -312,6 +312,10 @@ bm_status bm_model_seal_part(bm_model *m, size_t part, bm_error *err) {
     return status;
 }
 
+bool bm_model_part_is_sealed(const bm_model *m, size_t part) {
+    return m->sealed[part];
+}
+
 bool bm_model_is_sealed(const bm_model *m) {
     for (size_t i = 0; i < (size_t)m->config.n_layer + 2; i++)
         if (!m->sealed[i])

@@ -51,6 +51,9 @@ struct bm_model {
 
 bool bm_model_is_sealed(const bm_model *model);
 
+/* `part` is one of the model's. */
+bool bm_model_part_is_sealed(const bm_model *model, size_t part);
+
 /* r [d_model] = the embedding of `id`. */
 void bm_model_embed(const bm_model *model, uint32_t id, float *r);
 

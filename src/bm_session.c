@@ -1,8 +1,9 @@
 /*
  * bm_session.c: one mutable timeline over a shared model: its memory, its position, its guards.
  *
- * Owns the recurrent state, the scratch memory of a chunk and the logits, in one block. Knows nothing
- * of layers: bm_forward.c does the work. A session whose numbers went bad says so until it is reset.
+ * Owns the recurrent state, the scratch memory of a chunk and the logits, in one block, and the prompt
+ * that is read while the model is still arriving. What a layer does is bm_forward.c's. A session whose
+ * numbers went bad says so until it is reset.
  */
 #include "bm_forward.h"
 
@@ -17,6 +18,7 @@ struct bm_session {
     size_t last_n;        /* tokens of the last append; 0 after a reset */
     size_t logits_of;     /* the token of the last append that `logits` belongs to, or NO_LOGITS */
     bool failed;          /* NaN or infinity reached the state */
+    bm_prompt *prompt;    /* that is on its way through the layers, or NULL */
     uint64_t state_bytes; /* of the timeline's arrays, one block from `conv` on */
 };
 
@@ -103,8 +105,6 @@ bm_status bm_session_create(const bm_model *model, const bm_session_options *opt
     if (n_threads < 1 || n_threads > BM_MAX_THREADS)
         return bm_fail(err, BM_E_ARGUMENT, "%u threads, want 1 to %u", n_threads,
                        (unsigned)BM_MAX_THREADS);
-    if (!bm_model_is_sealed(model))
-        return bm_fail(err, BM_E_ORDER, "the model is not complete: seal every part first");
     bm_arena arena = {0};
     layout(&arena, model, options);
     arena.base = bm_block_alloc(arena.used);
@@ -121,6 +121,7 @@ void bm_session_free(bm_session *session) {
 }
 
 void bm_session_reset(bm_session *s) {
+    s->prompt = NULL;
     memset(s->timeline.conv, 0, (size_t)s->state_bytes);
     s->timeline.position = 0;
     s->last_n = 0;
@@ -149,17 +150,32 @@ static bm_status spoilt(bm_error *err) {
     return bm_fail(err, BM_E_NUMERIC, "the state holds NaN or infinity: reset the session");
 }
 
-static bm_status check_chunk(const bm_session *s, const uint32_t *ids, size_t n, bm_error *err) {
-    if (s->failed)
-        return spoilt(err);
-    if (n < 1 || n > s->options.max_chunk)
-        return bm_fail(err, BM_E_ARGUMENT, "%zu tokens in one append, want 1 to %u", n,
-                       s->options.max_chunk);
+static bm_status check_ids(const bm_session *s, const uint32_t *ids, size_t n, bm_error *err) {
     for (size_t i = 0; i < n; i++)
         if (ids[i] >= s->model->config.vocab_size)
             return bm_fail(err, BM_E_ARGUMENT, "token id %u, want below %u", ids[i],
                            s->model->config.vocab_size);
     return BM_OK;
+}
+
+static bm_status check_ready(const bm_session *s, bm_error *err) {
+    if (s->failed)
+        return spoilt(err);
+    if (s->prompt)
+        return bm_fail(err, BM_E_ORDER, "a prompt is being read: finish it, or reset the session");
+    if (!bm_model_is_sealed(s->model))
+        return bm_fail(err, BM_E_ORDER, "the model is not complete: seal every part first");
+    return BM_OK;
+}
+
+static bm_status check_chunk(const bm_session *s, const uint32_t *ids, size_t n, bm_error *err) {
+    bm_status status = check_ready(s, err);
+    if (status != BM_OK)
+        return status;
+    if (n < 1 || n > s->options.max_chunk)
+        return bm_fail(err, BM_E_ARGUMENT, "%zu tokens in one append, want 1 to %u", n,
+                       s->options.max_chunk);
+    return check_ids(s, ids, n, err);
 }
 
 static bm_chunk chunk_of(bm_session *s, const uint32_t *ids, size_t n) {
@@ -225,8 +241,9 @@ bm_status bm_session_step(bm_session *s, bm_step step, size_t layer, const uint3
 }
 
 bm_status bm_session_logits(bm_session *s, size_t index, const float **logits, bm_error *err) {
-    if (s->failed)
-        return spoilt(err);
+    bm_status status = check_ready(s, err);
+    if (status != BM_OK)
+        return status;
     if (index >= s->last_n)
         return bm_fail(err, BM_E_ARGUMENT, "logits of token %zu of the last append, which had %zu",
                        index, s->last_n);
@@ -241,4 +258,119 @@ bm_status bm_session_logits(bm_session *s, size_t index, const float **logits, b
     }
     *logits = s->logits;
     return BM_OK;
+}
+
+/* ---- Prompt ------------------------------------------------------------------------------------- */
+
+struct bm_prompt {
+    bm_session *session;
+    size_t n;
+    size_t part;   /* of the model, that is being passed; past the last one: all are */
+    size_t token;  /* the next one in it */
+    uint32_t *ids; /* [n] */
+    float *r;      /* [n, d_model] residual stream */
+};
+
+static bm_prompt *layout_prompt(bm_arena *arena, const bm_session *s, size_t n) {
+    bm_prompt *p = bm_arena_take(arena, 1, sizeof *p);
+    uint32_t *ids = bm_arena_take(arena, n, sizeof(uint32_t));
+    float *r = bm_arena_take(arena, (uint64_t)n * s->model->config.d_model, sizeof(float));
+    if (p) /* NULL while measuring */
+        *p = (bm_prompt){.n = n, .ids = ids, .r = r};
+    return p;
+}
+
+bm_status bm_prompt_create(bm_session *session, size_t n, bm_prompt **out, bm_error *err) {
+    if (n < 1)
+        return bm_fail(err, BM_E_ARGUMENT, "a prompt of 0 tokens, want at least 1");
+    bm_arena arena = {0};
+    layout_prompt(&arena, session, n);
+    arena.base = bm_block_alloc(arena.used);
+    if (!arena.base)
+        return bm_fail(err, BM_E_MEMORY, "no memory for a prompt: %u MiB wanted",
+                       (unsigned)(arena.used >> 20));
+    arena.used = 0;
+    *out = layout_prompt(&arena, session, n);
+    (*out)->session = session;
+    return BM_OK;
+}
+
+bm_status bm_prompt_set(bm_prompt *p, size_t start, const uint32_t *ids, size_t n, bm_error *err) {
+    if (start > p->n || n > p->n - start)
+        return bm_fail(err, BM_E_ARGUMENT, "ids up to %zu of a prompt of %zu", start + n, p->n);
+    if (p->session->prompt == p)
+        return bm_fail(err, BM_E_ORDER, "the prompt is being read");
+    bm_status status = check_ids(p->session, ids, n, err);
+    if (status == BM_OK)
+        memcpy(p->ids + start, ids, n * sizeof *ids);
+    return status;
+}
+
+void bm_prompt_free(bm_prompt *p) {
+    if (p && p->session->prompt == p)
+        bm_session_reset(p->session); /* layers that differ in what they know are no state */
+    bm_block_free(p);
+}
+
+size_t bm_prompt_next_part(const bm_prompt *p) {
+    return p->part;
+}
+
+static size_t last_part(const bm_session *s) {
+    return (size_t)s->model->config.n_layer + 1;
+}
+
+static bm_status begin(bm_prompt *p, bm_error *err) {
+    bm_session *s = p->session;
+    if (s->failed)
+        return spoilt(err);
+    if (s->prompt || s->timeline.position != 0 || p->part != 0 || p->token != 0)
+        return bm_fail(err, BM_E_ORDER, "the session is not at its beginning: reset it");
+    s->prompt = p;
+    return BM_OK;
+}
+
+/* The part's share of tokens [token, token + n). */
+static bm_status pass_part(bm_prompt *p, size_t n, bm_error *err) {
+    bm_session *s = p->session;
+    bm_scratch scratch = s->scratch;
+    scratch.r = p->r + p->token * s->model->config.d_model;
+    bm_timeline timeline = s->timeline;
+    bm_chunk chunk = chunk_of(s, p->ids + p->token, n);
+    chunk.scratch = &scratch;
+    if (p->part == last_part(s)) {
+        bm_forward_step(&chunk, BM_STEP_FINISH, 0);
+        return accept(s, n, err);
+    }
+    /* A layer sees its own position; the session's moves at the end. */
+    timeline.position += p->token;
+    chunk.timeline = &timeline;
+    if (p->part == 0)
+        bm_forward_step(&chunk, BM_STEP_EMBED, 0);
+    else
+        for (bm_step step = BM_STEP_PREPARE_IN; step <= BM_STEP_PROJECT_OUT; step++)
+            bm_forward_step(&chunk, step, p->part - 1);
+    return BM_OK;
+}
+
+bm_status bm_prompt_step(bm_prompt *p, bm_error *err) {
+    bm_session *s = p->session;
+    if (p->part > last_part(s))
+        return bm_fail(err, BM_E_ORDER, "the prompt has been read");
+    if (!bm_model_part_is_sealed(s->model, p->part))
+        return bm_fail(err, BM_E_ORDER, "the model is not complete: part %zu is missing", p->part);
+    bm_status status = s->prompt == p ? BM_OK : begin(p, err);
+    if (status != BM_OK)
+        return status;
+    size_t left = p->n - p->token;
+    size_t n = left < s->options.max_chunk ? left : s->options.max_chunk;
+    status = pass_part(p, n, err);
+    p->token += n;
+    if (p->token == p->n) {
+        p->token = 0;
+        p->part++;
+    }
+    if (p->part > last_part(s) || status != BM_OK)
+        s->prompt = NULL;
+    return status;
 }

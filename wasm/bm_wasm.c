@@ -159,7 +159,8 @@ EXPORT(bm_status, model_seal_part, bm_model *model, size_t part) {
 
 #ifdef __wasm_atomics__
 
-#define TEAM bm_pool_team()
+/* Of sessions made from now on: their scratch memory has room for as many threads as there are. */
+#define TEAM (bm_pool_team()->n_threads > 1 ? bm_pool_team() : NULL)
 
 enum { THREAD_STACK_SIZE = 1 << 16 };
 
@@ -231,6 +232,31 @@ EXPORT(const float *, session_logits, bm_session *session, size_t index) {
     const float *logits = NULL;
     bm_session_logits(session, index, &logits, &last_error);
     return logits;
+}
+
+/* ---- Prompt of a model that is still arriving --------------------------------------------------- */
+
+EXPORT(bm_prompt *, prompt_create, bm_session *session, size_t n) {
+    bm_prompt *prompt = NULL;
+    bm_prompt_create(session, n, &prompt, &last_error);
+    return prompt;
+}
+
+/* n ids from the staging buffer. */
+EXPORT(bm_status, prompt_set, bm_prompt *prompt, size_t start, size_t n) {
+    return bm_prompt_set(prompt, start, staging.ids, n, &last_error);
+}
+
+EXPORT(size_t, prompt_next_part, const bm_prompt *prompt) {
+    return bm_prompt_next_part(prompt);
+}
+
+EXPORT(bm_status, prompt_step, bm_prompt *prompt) {
+    return bm_prompt_step(prompt, &last_error);
+}
+
+EXPORT(void, prompt_free, bm_prompt *prompt) {
+    bm_prompt_free(prompt);
 }
 
 /* ---- Measuring ---------------------------------------------------------------------------------- */

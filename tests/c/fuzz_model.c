@@ -159,9 +159,9 @@ static void use_session(input *in, const bm_config *config, bm_session *session)
     bm_status status = bm_session_append(session, ids, n, &err);
     check_error(status, &err);
     uint64_t after = bm_session_position(session);
-    CHECK(after == (status == BM_E_ARGUMENT || (status == BM_E_NUMERIC && after == before)
-                        ? before
-                        : before + n),
+    bool is_refused = status == BM_E_ARGUMENT || status == BM_E_ORDER;
+    CHECK(after ==
+              (is_refused || (status == BM_E_NUMERIC && after == before) ? before : before + n),
           "position %llu after %llu and %zu tokens", (unsigned long long)after,
           (unsigned long long)before, n);
     const float *logits = NULL;
@@ -173,6 +173,31 @@ static void use_session(input *in, const bm_config *config, bm_session *session)
         CHECK(bm_is_finite(logits[i]), "logit %u is %g", i, (double)logits[i]);
     if (take(in) >= 0xc0)
         bm_session_reset(session);
+}
+
+/* A prompt that is begun, taken some steps, and given up or not. */
+static void use_prompt(input *in, const bm_config *config, bm_session *session,
+                       bm_prompt **prompt) {
+    bm_error err = {0};
+    if (!*prompt) {
+        size_t n = take(in) % 40;
+        bm_status status = bm_prompt_create(session, n, prompt, &err);
+        check_error(status, &err);
+        CHECK((status == BM_OK) == (*prompt != NULL), "status %d", (int)status);
+        return;
+    }
+    uint32_t id = take(in) % config->vocab_size;
+    check_error(bm_prompt_set(*prompt, take(in), &id, 1, &err), &err);
+    for (unsigned steps = take(in) % 32; steps > 0; steps--) {
+        uint64_t before = bm_session_position(session);
+        size_t part = bm_prompt_next_part(*prompt);
+        check_error(bm_prompt_step(*prompt, &err), &err);
+        CHECK(part > config->n_layer || bm_session_position(session) == before, "part %zu", part);
+    }
+    if (take(in) >= 0xc0) {
+        bm_prompt_free(*prompt);
+        *prompt = NULL;
+    }
 }
 
 static bm_session *open_session(input *in, const bm_model *model) {
@@ -201,6 +226,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         return 0;
     bool written[256 * 13 + 8] = {false};
     bm_session *session = NULL;
+    bm_prompt *prompt = NULL;
     for (unsigned calls = 0; in.left > 0 && calls < MOST_CALLS; calls++) {
         unsigned call = take(&in) % 8;
         if (call == 0)
@@ -209,11 +235,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             check_error(bm_model_seal_part(model, take(&in), &err), &err);
         else if (call == 2)
             complete(&in, model, &config, written);
+        else if (session && call == 3)
+            use_prompt(&in, &config, session, &prompt);
         else if (session)
             use_session(&in, &config, session);
         else
             session = open_session(&in, model);
     }
+    bm_prompt_free(prompt);
     bm_session_free(session);
     bm_model_free(model);
     return 0;

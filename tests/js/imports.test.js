@@ -27,12 +27,13 @@ const JS_LAW = [
   { layer: 'platform', files: /^js\/platform\.js$/, mayImport: ['errors', 'thread', 'worker'] },
   {
     layer: 'core',
-    files: /^js\/(core|core-sampler|check-integer|team|team-size|wasm-module)\.js$/,
+    files: /^js\/(core|core-prompt|core-sampler|check-integer|team|team-size|wasm-module)\.js$/,
     mayImport: ['core', 'platform', 'errors', 'wasm module'],
   },
   { layer: 'thread', files: /^js\/thread\.js$/, mayImport: ['platform'] },
   { layer: 'worker', files: /^js\/worker\.js$/, mayImport: ['package', 'platform'] },
   { layer: 'index', files: /^js\/index\.js$/, mayImport: ['package', 'errors'] },
+  { layer: 'cache', files: /^js\/cache\//, mayImport: ['cache', 'platform', 'errors'] },
   { layer: 'gpu', files: /^js\/gpu\//, mayImport: ['gpu', 'errors'] },
   {
     layer: 'cli',
@@ -47,7 +48,7 @@ const JS_LAW = [
   {
     layer: 'package',
     files: /^js\/[^/]+\.js$/,
-    mayImport: ['package', 'core', 'gpu', 'platform', 'errors', 'tokenizer library'],
+    mayImport: ['package', 'core', 'cache', 'gpu', 'platform', 'errors', 'tokenizer library'],
   },
   { layer: 'web', files: /^web\//, mayImport: ['web', 'index'] },
   { layer: 'scripts', files: /^scripts\//, mayImport: ['scripts'] },
