@@ -1,20 +1,14 @@
 /**
  * A loaded model and all that works on it: core, session, tokenizer.
  *
- * Owns the order of setting up and taking down, which prompt ids a text becomes, and the rule that a model does one thing at
- * a time. The same class runs in a worker (js/worker.js) and, with `inline`, in the caller's thread; js/remote.js has the same
+ * Owns the rule that a model does one thing at a time, and taking all of it down; js/startup.js sets it up. The same class runs in a worker (js/worker.js) and, with `inline`, in the caller's thread; js/remote.js has the same
  * methods. Knows nothing of messages, and trusts its arguments: js/model.js has checked them.
  */
 
-import { Core } from './core.js'
 import { detokenize, TokenBytes } from './detokenizer.js'
 import { BmError } from './errors.js'
 import { evaluate, generate } from './generate.js'
-import { isWorthChoosing, quickestVariant } from './kernel-choice.js'
-import { loadModel } from './loader.js'
-import { coreCount, mayHaveThreads } from './platform.js'
-import { openSource } from './source.js'
-import { createTokenizer } from './tokenizer.js'
+import { needBos, needTokenizer, promptIds } from './prompt-ids.js'
 
 /** @typedef {import('./format.js').PackedHeader} PackedHeader */
 /** @typedef {import('./generate.js').Stats} Stats */
@@ -32,6 +26,8 @@ import { createTokenizer } from './tokenizer.js'
  * @property {string} [variant]
  * @property {string} [wasmUrl] absolute
  * @property {string} [threadUrl] absolute
+ * @property {string | Uint32Array} [prompt] to read while the model loads
+ * @property {import('./source.js').FetchOptions} download
  */
 
 /**
@@ -54,24 +50,10 @@ import { createTokenizer } from './tokenizer.js'
  * @property {string | null} chatTemplate
  * @property {string} source       where the weights come from
  * @property {string} licence      of the weights
+ * @property {import('./download.js').CacheReport | null} cache  how a remote file came and where it is kept; null for others
  */
 
 /** @typedef {{ config: import('./format.js').ModelConfig, info: ModelInfo }} Description */
-
-/** Files below this have too little work in a token to share it. */
-const SHARING_BYTES = 16e6
-/** More threads than this wait for memory more than they compute. */
-const MOST_THREADS = 8
-
-/**
- * @param {number | 'auto'} wanted
- * @param {number} fileBytes
- * @returns {number} threads to start
- */
-function threadsFor(wanted, fileBytes) {
-  if (wanted !== 'auto') return wanted
-  return fileBytes < SHARING_BYTES ? 1 : Math.min(coreCount(), MOST_THREADS)
-}
 
 export class Engine {
   #core
@@ -81,6 +63,9 @@ export class Engine {
   #options
   #tokenizer
   #table
+  #cache
+  /** @type {Uint32Array | null} what the session has read of a prompt that no job has asked for yet */
+  #readIds
   #busy = false
   #closed = false
   /** @type {Stats | null} of the last generation that has ended */
@@ -88,14 +73,16 @@ export class Engine {
 
   /**
    * @param {object} parts
-   * @param {Core} parts.core
+   * @param {import('./core.js').Core} parts.core
    * @param {import('./core.js').CoreModel} parts.model
    * @param {import('./core.js').CoreSession} parts.session
    * @param {PackedHeader} parts.header
    * @param {Tokenizer | null} parts.tokenizer
    * @param {EngineOptions} parts.options
+   * @param {import('./download.js').CacheReport | null} parts.cache
+   * @param {Uint32Array | null} parts.readIds  what the session has read already
    */
-  constructor({ core, model, session, header, tokenizer, options }) {
+  constructor({ core, model, session, header, tokenizer, options, cache, readIds }) {
     this.#core = core
     this.#model = model
     this.#session = session
@@ -103,47 +90,8 @@ export class Engine {
     this.#tokenizer = tokenizer
     this.#table = tokenizer && new TokenBytes(tokenizer.file)
     this.#options = options
-  }
-
-  /**
-   * @param {import('./source.js').SourceDescriptor} source
-   * @param {EngineOptions} options
-   * @param {{ onProgress?: ((progress: import('./settings.js').Progress) => void) | undefined, signal?: AbortSignal | undefined }} [control]
-   * @returns {Promise<Engine>}
-   */
-  static async load(source, options, { onProgress, signal } = {}) {
-    signal?.throwIfAborted()
-    const { precision, state, head, variant, wasmUrl, threads, threadUrl } = options
-    const most = threads === 'auto' ? coreCount() : threads
-    const shared = most > 1 && mayHaveThreads()
-    const core = await Core.create({ wasm: wasmUrl, shared, signal })
-    const variantFor = (/** @type {PackedHeader} */ { fileBytes }) =>
-      variant ?? (isWorthChoosing(fileBytes) ? quickestVariant(core, { precision }) : undefined)
-    const control = { variantFor, head, onProgress, signal }
-    const loaded = await loadModel(core, openSource(source), control)
-    const { model, header, tokenizerJson } = loaded
-    // A thread whose script does not come would be awaited for ever.
-    const onAbort = () => core.close()
-    signal?.addEventListener('abort', onAbort)
-    try {
-      await core.startTeam(core.isShared ? threadsFor(threads, header.fileBytes) : 1, threadUrl)
-      const { padded_vocab_size: paddedVocabSize } = header.config
-      const reservedIds = [...header.eosIds, ...(header.bosId === null ? [] : [header.bosId])]
-      const tokenizer =
-        tokenizerJson === null
-          ? null
-          : await createTokenizer(tokenizerJson, { paddedVocabSize, reservedIds })
-      signal?.throwIfAborted()
-      const session = model.createSession({ precision, state })
-      return new Engine({ core, model, session, header, tokenizer, options })
-    } catch (error) {
-      model.close()
-      core.close()
-      signal?.throwIfAborted()
-      throw error
-    } finally {
-      signal?.removeEventListener('abort', onAbort)
-    }
+    this.#cache = cache
+    this.#readIds = readIds
   }
 
   /** @returns {Description} */
@@ -176,7 +124,17 @@ export class Engine {
     }
     return {
       config,
-      info: { ...file, memoryBytes, precision, state, head, variant, simd, threads },
+      info: {
+        ...file,
+        memoryBytes,
+        precision,
+        state,
+        head,
+        variant,
+        simd,
+        threads,
+        cache: this.#cache,
+      },
     }
   }
 
@@ -189,7 +147,7 @@ export class Engine {
   async tokenize(text, bos, signal) {
     const ids = await this.#needTokenizer().encode(text, signal)
     this.#checkOpen()
-    return Uint32Array.from(bos ? [this.#needBos(), ...ids] : ids)
+    return Uint32Array.from(bos ? [needBos(this.#header), ...ids] : ids)
   }
 
   /**
@@ -236,6 +194,7 @@ export class Engine {
   async *evaluate(ids, logits, signal) {
     const vocabSize = this.#header.config.vocab_size
     const job = { session: this.#session, ids, vocabSize, logits, ...(signal ? { signal } : {}) }
+    this.#readIds = null
     yield* this.#exclusive(() => evaluate(job))
   }
 
@@ -266,9 +225,13 @@ export class Engine {
     const { eosIds } = this.#header
     const job = { session: this.#session, eosIds, table: this.#table, settings, stats }
     try {
-      const ids = await this.#promptIds(prompt, settings.bos, signal)
+      const { bosId, addBos } = this.#header
+      const reader = { bosId, addBos, tokenizer: this.#tokenizer }
+      const ids = await promptIds(reader, prompt, settings.bos, signal)
+      this.#checkOpen()
       stats.promptTokens = ids.length
-      yield* generate({ ...job, prompt: ids, ...(signal ? { signal } : {}) })
+      const read = this.#takeRead(ids)
+      yield* generate({ ...job, prompt: ids, read, ...(signal ? { signal } : {}) })
     } catch (error) {
       if (!signal?.aborted) stats.finishReason = 'error'
       throw error
@@ -278,26 +241,13 @@ export class Engine {
   }
 
   /**
-   * Text begins with BOS as the file says, ids are taken as they are; an empty prompt begins with BOS in any case.
-   *
-   * @param {string | Uint32Array} prompt
-   * @param {boolean | null} bos
-   * @param {AbortSignal} [signal]
-   * @returns {Promise<Uint32Array>}
+   * What was read while loading helps one prompt, if that begins so.
+   * @param {Uint32Array} ids @returns {number} of them that the session has read already
    */
-  async #promptIds(prompt, bos, signal) {
-    const isText = typeof prompt === 'string'
-    const { addBos, bosId } = this.#header
-    const wantsBos = bos ?? (prompt.length === 0 ? bosId !== null : isText && addBos)
-    const first = wantsBos ? [this.#needBos()] : []
-    const ids = isText ? await this.#needTokenizer().encode(prompt, signal) : prompt
-    if (first.length + ids.length === 0) {
-      throw new BmError('argument', 'the prompt is empty and there is no BOS token to start from')
-    }
-    const all = new Uint32Array(first.length + ids.length)
-    all.set(first)
-    all.set(ids, first.length)
-    return all
+  #takeRead(ids) {
+    const read = this.#readIds
+    this.#readIds = null
+    return read?.every((id, i) => id === ids[i]) ? read.length : 0
   }
 
   /**
@@ -337,13 +287,6 @@ export class Engine {
 
   #needTokenizer() {
     this.#checkOpen()
-    if (this.#tokenizer) return this.#tokenizer
-    throw new BmError('tokenizer', 'the model file has no tokenizer: it works on token ids only')
-  }
-
-  #needBos() {
-    const { bosId } = this.#header
-    if (bosId !== null) return bosId
-    throw new BmError('argument', 'bos: the model has no BOS token')
+    return needTokenizer({ tokenizer: this.#tokenizer })
   }
 }

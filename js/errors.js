@@ -18,11 +18,12 @@
  * - `memory`       the engine could not get the memory the model needs
  * - `network`      a request failed or ended early
  * - `numeric`      a computation gave NaN or infinity
+ * - `storage`      the cache cannot be read or written
  * - `tokenizer`    the tokenizer is missing, invalid or of an unsupported kind
  * - `unsupported`  this JavaScript engine, or the format to write, lacks something needed (the message names it)
  *
  * @typedef {'argument'|'busy'|'checkpoint'|'closed'|'config'|'format'|'integrity'|'internal'|'io'
- *   |'memory'|'network'|'numeric'|'tokenizer'|'unsupported'} BmErrorCode
+ *   |'memory'|'network'|'numeric'|'storage'|'tokenizer'|'unsupported'} BmErrorCode
  */
 
 /** An error of this package. Aborts are not wrapped: they reject with the signal's own reason. */

@@ -33,6 +33,7 @@ import { breathe } from './platform.js'
  * @typedef {object} GenerateJob
  * @property {CoreSession} session
  * @property {ArrayLike<number>} prompt  at least one id
+ * @property {number} [read]             how many of them the session has read already, the last of them just now; default 0: it is reset first
  * @property {readonly number[]} eosIds
  * @property {TokenBytes | null} table   null: a model without a tokenizer; all texts are empty
  * @property {Settings} settings
@@ -47,14 +48,15 @@ const BATCH_FLOATS = 1 << 18
  * @param {GenerateJob} job
  * @returns {AsyncGenerator<GeneratedPiece, void, void>} one piece a token, then perhaps one with the rest of the text
  */
-export async function* generate({ session, prompt, eosIds, table, settings, stats, signal }) {
+export async function* generate(job) {
+  const { session, prompt, read = 0, eosIds, table, settings, stats, signal } = job
   const sampler = session.createSampler(samplerOptions(settings))
   const detokenizer = table && new Detokenizer(table)
   const stops = new StopMatcher(settings.stop)
   try {
     let began = performance.now()
     const pace = new Pace(session.maxChunk)
-    for await (const chunk of prefill(session, prompt, pace, signal)) {
+    for await (const chunk of prefill(session, prompt, read, pace, signal)) {
       for (const id of chunk) {
         sampler.accept(id)
         // The decoder, too: a character that the prompt leaves open is completed by the first token.
@@ -117,7 +119,7 @@ export async function* evaluate({ session, ids, vocabSize, logits, signal }) {
   /** @type {number | null} */
   let logprob = null
   const pace = new Pace(session.maxChunk)
-  for await (const chunk of prefill(session, ids, pace, signal)) {
+  for await (const chunk of prefill(session, ids, 0, pace, signal)) {
     const start = session.position - chunk.length
     /** @type {Scored[]} */
     let batch = []
@@ -142,17 +144,19 @@ export async function* evaluate({ session, ids, vocabSize, logits, signal }) {
 }
 
 /**
- * Appends given ids to an empty session.
+ * Appends given ids to an empty session, or those that it has not read yet.
  *
  * @param {CoreSession} session
  * @param {ArrayLike<number>} ids
+ * @param {number} read  how many of them it has read; they are the first chunk
  * @param {Pace} pace
  * @param {AbortSignal} [signal]
  * @returns {AsyncGenerator<number[], void, void>} each chunk when it has been appended
  */
-async function* prefill(session, ids, pace, signal) {
-  session.reset()
-  for (let start = 0; start < ids.length; ) {
+async function* prefill(session, ids, read, pace, signal) {
+  if (read === 0) session.reset()
+  else yield Array.prototype.slice.call(ids, 0, read)
+  for (let start = read; start < ids.length; ) {
     await turn(signal)
     const chunk = Array.prototype.slice.call(ids, start, start + pace.chunk)
     pace.time(chunk.length, () => session.append(chunk))

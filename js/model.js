@@ -5,10 +5,10 @@
  * computation and knows no message.
  */
 
-import { Engine } from './engine.js'
 import { BmError } from './errors.js'
 import { isWorthChoosing } from './kernel-choice.js'
-import { absoluteUrl } from './platform.js'
+import { ModelCache } from './model-cache.js'
+import { absoluteUrl, askToPersist } from './platform.js'
 import { RemoteEngine } from './remote.js'
 import {
   checkFlag,
@@ -19,6 +19,7 @@ import {
   checkSignal,
 } from './settings.js'
 import { describeSource } from './source.js'
+import { startEngine } from './startup.js'
 
 /** @typedef {import('./settings.js').GenerateOptions} GenerateOptions */
 /** @typedef {import('./settings.js').LoadOptions} LoadOptions */
@@ -39,25 +40,32 @@ export class BiMamba {
   /** @type {Promise<void> | null} */
   #closing = null
 
-  /** Use `BiMamba.load`. @param {Engine | RemoteEngine} engine */
+  /** Use `BiMamba.load`. @param {import('./engine.js').Engine | RemoteEngine} engine */
   constructor(engine) {
     this.#engine = engine
     this.#description = engine.describe()
   }
 
+  /** The files that are kept on this device. */
+  static get cache() {
+    return new ModelCache()
+  }
+
   /**
-   * Loads a packed model. The bytes stream straight into the engine; each chunk is checked by its SHA-256 first.
+   * Loads a packed model. The bytes stream straight into the engine; each chunk is checked by its SHA-256 first. A file on a server is
+   * kept on this device, and what is there already is not fetched again.
    *
-   * @param {ModelSource} source a URL, in Node also a path; or the file's bytes (they stay the caller's) or a Blob
+   * @param {ModelSource} source a URL, or `hf:OWNER/REPO[@REVISION][/FILE]` (default revision main, file model.safetensors), in Node also a
+   *   path; or the file's bytes (they stay the caller's), a Blob, or an open file: a FileSystemFileHandle, or Node's FileHandle
    * @param {LoadOptions} [options]
    * @returns {Promise<BiMamba>}
    * @throws {BmError} `argument`, `network` (no answer, a status that is not OK, an early end), `io`, `format`,
-   *   `integrity`, `config`, `tokenizer`, `memory`, `unsupported`; or `signal.reason`
+   *   `integrity`, `config`, `tokenizer`, `memory`, `storage` (with `cache: 'only'`), `unsupported`; or `signal.reason`
    */
   static async load(source, options = {}) {
-    const { precision, state, head, threads, variant, inline, onProgress, signal, ...places } =
-      checkLoad(options)
-    const { wasmUrl, workerUrl, threadUrl } = places
+    const checked = checkLoad(options)
+    const { precision, state, head, threads, variant, inline, onProgress, signal } = checked
+    const { wasmUrl, workerUrl, threadUrl, prompt, download } = checked
     const family = `${precision} ${wasmUrl ?? ''}`
     const known = variant ?? quickestFamilies.get(family)
     const engineOptions = {
@@ -65,19 +73,22 @@ export class BiMamba {
       state,
       head,
       threads,
+      download,
       ...(known === undefined ? {} : { variant: known }),
       ...(wasmUrl === undefined ? {} : { wasmUrl: absoluteUrl(wasmUrl) }),
       ...(threadUrl === undefined ? {} : { threadUrl: absoluteUrl(threadUrl) }),
+      ...(prompt === undefined ? {} : { prompt: checkPrompt(prompt) }),
     }
-    const descriptor = describeSource(source)
+    const descriptor = describeSource(source, checked.fetch)
     const worker = workerUrl === undefined ? undefined : absoluteUrl(workerUrl)
     const engine = inline
-      ? await Engine.load(descriptor, engineOptions, { onProgress, signal })
+      ? await startEngine(descriptor, engineOptions, { onProgress, signal })
       : await RemoteEngine.load(descriptor, engineOptions, {
           workerUrl: worker,
           onProgress,
           signal,
         })
+    if (engine.describe().info.cache?.store) askToPersist()
     const model = new BiMamba(engine)
     if (known === undefined && isWorthChoosing(model.info.fileBytes)) {
       quickestFamilies.set(family, model.info.variant)
@@ -225,4 +236,9 @@ export class BiMamba {
     options.signal?.throwIfAborted()
     return [checked, settings]
   }
+}
+
+/** Ids are checked against the vocabulary when the model is there. @param {string | ArrayLike<number>} prompt */
+function checkPrompt(prompt) {
+  return typeof prompt === 'string' ? prompt : checkIds(prompt, 2 ** 32, 'prompt')
 }

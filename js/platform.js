@@ -48,6 +48,23 @@ export function resolvePath(path) {
   return /** @type {Path} */ (builtin('node:path')).resolve(path)
 }
 
+/** @param {...string} parts @returns {string} */
+export const joinPath = (...parts) => /** @type {Path} */ (builtin('node:path')).join(...parts)
+
+/**
+ * @returns {string} where this user's programs keep what they can fetch again; BIMAMBA_CACHE says otherwise
+ */
+export function cacheFolder() {
+  const { env, platform } = globalThis.process
+  const home = /** @type {typeof import('node:os')} */ (builtin('node:os')).homedir()
+  if (env.BIMAMBA_CACHE) return resolvePath(env.BIMAMBA_CACHE)
+  if (platform === 'darwin') return joinPath(home, 'Library', 'Caches', 'bimamba')
+  if (platform === 'win32') {
+    return joinPath(env.LOCALAPPDATA ?? joinPath(home, 'AppData', 'Local'), 'bimamba', 'Cache')
+  }
+  return joinPath(env.XDG_CACHE_HOME || joinPath(home, '.cache'), 'bimamba')
+}
+
 /** @param {URL} url with the scheme file: @returns {string} */
 export function pathOfUrl(url) {
   try {
@@ -260,4 +277,12 @@ export function breathe() {
     }
     port2.postMessage(null)
   })
+}
+
+/**
+ * Asks a browser not to throw away what this page keeps when the disk is short. Some ask the user: nobody waits for the answer.
+ */
+export function askToPersist() {
+  const host = builtin('node:fs') ? null : globalThis.navigator?.storage
+  host?.persist?.().catch(() => {})
 }

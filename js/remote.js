@@ -15,7 +15,7 @@ import { unpackError } from './wire.js'
 /** @typedef {import('./wire.js').Request} Request */
 /** @typedef {import('./wire.js').StreamMethod} StreamMethod */
 /** @typedef {import('./settings.js').Settings} Settings */
-/** @typedef {import('./settings.js').Progress} Progress */
+/** @typedef {import('./load-meter.js').Progress} Progress */
 /** @typedef {import('./generate.js').Stats} Stats */
 
 /**
@@ -30,6 +30,11 @@ import { unpackError } from './wire.js'
  * @template T
  * @typedef {T extends { id: number } ? Omit<T, 'id'> : never} WithoutId
  */
+
+/** @typedef {{ workerUrl?: string | undefined, onProgress?: ((progress: Progress) => void) | undefined, signal?: AbortSignal | undefined }} RemoteControl */
+
+/** So long an aborted load may take to end by itself, ms. */
+const GRACE_MS = 150
 
 export class RemoteEngine {
   #worker
@@ -58,30 +63,65 @@ export class RemoteEngine {
   /**
    * @param {import('./source.js').SourceDescriptor} source
    * @param {import('./engine.js').EngineOptions} options
-   * @param {{ workerUrl?: string | undefined, onProgress?: ((progress: Progress) => void) | undefined, signal?: AbortSignal | undefined }} [control]
+   * @param {RemoteControl} [control]
    * @returns {Promise<RemoteEngine>}
    */
-  static async load(source, options, { workerUrl, onProgress, signal } = {}) {
-    signal?.throwIfAborted()
-    const engine = new RemoteEngine(workerUrl)
-    const shared = shareSource(source)
-    // Not by a message: a thread whose script does not come, or that is busy, would not read it.
-    const onAbort = () => void engine.close()
-    signal?.addEventListener('abort', onAbort)
+  static async load(source, options, control = {}) {
+    const engine = new RemoteEngine(control.workerUrl)
     try {
-      const request = /** @type {const} */ ({ kind: 'load', source: shared.descriptor, options })
-      const control = { transfer: shared.transfer, onProgress }
-      const { value } = await engine.#request(request, control)
-      signal?.throwIfAborted()
+      const value = await engine.#first({ kind: 'load', source, options }, control)
       engine.#description = /** @type {import('./engine.js').Description} */ (value)
       return engine
     } catch (error) {
       await engine.close()
+      throw error
+    }
+  }
+
+  /**
+   * In a thread of its own, which ends with it.
+   *
+   * @param {import('./source.js').SourceDescriptor} source
+   * @param {{ download: import('./source.js').FetchOptions, wasmUrl?: string }} options
+   * @param {RemoteControl} [control]
+   * @returns {Promise<import('./startup.js').Pulled>}
+   */
+  static async pull(source, options, control = {}) {
+    const engine = new RemoteEngine(control.workerUrl)
+    try {
+      const value = await engine.#first({ kind: 'pull', source, options }, control)
+      return /** @type {import('./startup.js').Pulled} */ (value)
+    } finally {
+      await engine.close()
+    }
+  }
+
+  /**
+   * The request that begins the thread's work.
+   *
+   * @param {Extract<WithoutId<Request>, { source: unknown }>} request
+   * @param {RemoteControl} control
+   * @returns {Promise<unknown>}
+   */
+  async #first(request, { onProgress, signal }) {
+    signal?.throwIfAborted()
+    const { descriptor: source, transfer, close } = shareSource(request.source)
+    // The thread is told, so that it lets go of what it holds; but one whose script does not come, or that is busy, does not listen.
+    const onAbort = () => void setTimeout(() => this.close(), GRACE_MS)
+    signal?.addEventListener('abort', onAbort)
+    try {
+      const { value } = await this.#request(
+        { ...request, source },
+        { transfer, onProgress, signal },
+      )
+      signal?.throwIfAborted()
+      return value
+    } catch (error) {
       signal?.throwIfAborted()
       throw error
     } finally {
       signal?.removeEventListener('abort', onAbort)
-      shared.close()
+      close()
     }
   }
 

@@ -41,6 +41,15 @@ export const CHOICES = {
   precision: /** @type {const} */ (['fast', 'high', 'exact']),
   state: /** @type {const} */ (['f32', 'i16']),
   head: /** @type {const} */ (['file', 'int4']),
+  cache: /** @type {const} */ (['auto', 'check', 'only', 'off']),
+}
+
+/** The numeric options of fetching. @satisfies {Record<string, NumberRule & { default: number }>} */
+const FETCH_NUMBERS = {
+  streams: { default: 4, min: 1, max: 16, integer: true },
+  retries: { default: 5, min: 0, max: 100, integer: true },
+  retryDelayMs: { default: 500, min: 0, max: 60000 },
+  stallTimeoutMs: { default: 20000, min: 1, max: 3600000 },
 }
 
 /** Options of `BiMamba.load` that say where a file of the package is. */
@@ -87,9 +96,39 @@ const MAX_IDS = 2 ** 28
  */
 
 /**
+ * How a file on a server is got and kept: of `BiMamba.load` and `BiMamba.cache.add`.
+ *
+ * @typedef {object} FetchSettings
+ * @property {'auto' | 'check' | 'only' | 'off'} [cache]  of http: and https: files on this device. 'auto' (default): what is there is used without a
+ *                                        request, the rest is fetched and kept; 'check': the server is asked first whether it still has the same file;
+ *                                        'only': nothing is fetched, `storage` when the file is not there; 'off': nothing is read or kept
+ * @property {string} [cacheFolder]       in Node, where files are kept; default: the environment variable BIMAMBA_CACHE, or the user's cache folder
+ * @property {string} [identity]          that the file must have, as `info.identity` gives it; `integrity` for another one. As it holds the
+ *                                        hashes of all the rest, it pins the whole file
+ * @property {Record<string, string>} [headers]  for the server of the URL; they do not follow a redirect to another origin
+ * @property {typeof globalThis.fetch} [fetch]   used in place of the global one; runs in this thread
+ * @property {number} [streams]           ranges fetched at the same time where the server allows them, 1 to 16; default 4
+ * @property {number} [retries]           of a request that failed in passing, without progress in between; default 5
+ * @property {number} [retryDelayMs]      before the first retry; doubles with each, to 30 s; default 500
+ * @property {number} [stallTimeoutMs]    without a byte, after which a request is given up and tried again; default 20000
+ * @property {(progress: Progress) => void} [onProgress]  called at most about ten times a second, and at each new phase; the last time at the end
+ * @property {AbortSignal} [signal]       stops; the promise then rejects with `signal.reason`. What has arrived is kept
+ */
+
+/** @typedef {import('./load-meter.js').Progress} Progress */
+
+/**
  * What `BiMamba.load` accepts.
  *
- * @typedef {object} LoadOptions
+ * @typedef {FetchSettings & EngineSettings} LoadOptions
+ */
+
+/**
+ * Of the engine.
+ *
+ * @typedef {object} EngineSettings
+ * @property {string | ArrayLike<number>} [prompt]  read while the model loads, layer by layer: the first `generate` whose prompt is this, or begins
+ *                                        with it, has it read already
  * @property {'fast' | 'high' | 'exact'} [precision]  of the computation; default 'fast'
  * @property {'f32' | 'i16'} [state]      how the recurrent state is kept; default 'f32'
  * @property {'file' | 'int4'} [head]    how the language-model head is kept: as the file has it, or an int8 one in 4 bits, which
@@ -105,14 +144,6 @@ const MAX_IDS = 2 ** 28
  *                                        bimamba-threads-relaxed.wasm; default: the one in the package that suits
  * @property {string | URL} [workerUrl]   where worker.js is; default: in the package
  * @property {string | URL} [threadUrl]   where thread.js is; default: in the package
- * @property {(progress: Progress) => void} [onProgress]  called at most about ten times a second, the last time at the end
- * @property {AbortSignal} [signal]       stops loading; `load` then rejects with `signal.reason`
- */
-
-/**
- * How far a load is. `loadedBytes` never goes down; the last report has phase 'ready' and `loadedBytes === totalBytes`.
- *
- * @typedef {{ phase: 'load' | 'ready', loadedBytes: number, totalBytes: number }} Progress
  */
 
 /**
@@ -175,8 +206,11 @@ export function checkNames(options, names, where) {
  * @returns {number}
  */
 export function checkNumber(name, value, label = name) {
-  /** @type {NumberRule} */
-  const rule = NUMBER_SETTINGS[name]
+  return checkRule(NUMBER_SETTINGS[name], value, label)
+}
+
+/** @param {NumberRule} rule @param {unknown} value @param {string} label @returns {number} */
+function checkRule(rule, value, label) {
   if (typeof value === 'number') {
     const inRange = value >= rule.min && value <= rule.max && !(rule.open && value === rule.min)
     const fits = inRange || (rule.orZero === true && value === 0)
@@ -245,35 +279,35 @@ export function checkGenerate(options) {
   }
 }
 
+/** What both `load` and `cache.add` take. */
+const FETCH_NAMES = [
+  'cache',
+  'cacheFolder',
+  'identity',
+  'headers',
+  'fetch',
+  ...Object.keys(FETCH_NUMBERS),
+  'onProgress',
+  'signal',
+]
+
 /**
  * @param {LoadOptions} options
- * @returns {LoadOptions & { precision: 'fast' | 'high' | 'exact', state: 'f32' | 'i16', head: 'file' | 'int4', threads: number | 'auto' }}
+ * @returns {CheckedLoad}
  */
 export function checkLoad(options) {
-  checkNames(
-    options,
-    [...Object.keys(CHOICES), 'threads', 'variant', 'inline', ...PLACES, 'onProgress', 'signal'],
-    'load',
-  )
+  const names = ['precision', 'state', 'head', 'threads', 'variant', 'inline', 'prompt']
+  checkNames(options, [...names, ...PLACES, ...FETCH_NAMES], 'load')
   checkFlag('inline', options.inline)
-  checkSignal(options.signal)
   checkChoice('precision', options.precision)
   checkChoice('state', options.state)
   checkChoice('head', options.head)
-  if (options.variant !== undefined && typeof options.variant !== 'string') {
-    throw new BmError(
-      'argument',
-      `variant is ${show(options.variant)}, want a kernel family's name`,
-    )
-  }
-  for (const name of PLACES) {
-    const url = options[name]
-    if (url !== undefined && typeof url !== 'string' && !(url instanceof URL)) {
-      throw new BmError('argument', `${name} is ${show(url)}, want a URL`)
-    }
-  }
-  if (options.onProgress !== undefined && typeof options.onProgress !== 'function') {
-    throw new BmError('argument', `onProgress is ${show(options.onProgress)}, want a function`)
+  checkString('variant', options.variant, "a kernel family's name")
+  checkPlaces(options)
+  const { prompt } = options
+  const isPrompt = typeof prompt === 'string' || (typeof prompt === 'object' && prompt !== null)
+  if (prompt !== undefined && !isPrompt) {
+    throw new BmError('argument', `prompt is ${show(prompt)}, want a string or token ids`)
   }
   const {
     precision = CHOICES.precision[0],
@@ -282,7 +316,79 @@ export function checkLoad(options) {
     threads = 'auto',
   } = options
   checkThreads(threads)
-  return { ...options, precision, state, head, threads }
+  return { ...options, precision, state, head, threads, download: checkFetch(options) }
+}
+
+/** @typedef {LoadOptions & { precision: 'fast' | 'high' | 'exact', state: 'f32' | 'i16', head: 'file' | 'int4', threads: number | 'auto', download: import('./source.js').FetchOptions }} CheckedLoad */
+
+/**
+ * @param {FetchSettings & { workerUrl?: string | URL, wasmUrl?: string | URL, inline?: boolean }} options
+ * @returns {import('./source.js').FetchOptions}
+ */
+export function checkPull(options) {
+  checkNames(options, [...FETCH_NAMES, 'inline', 'workerUrl', 'wasmUrl'], 'cache.add')
+  checkFlag('inline', options.inline)
+  checkPlaces(options)
+  return checkFetch(options)
+}
+
+/** @param {FetchSettings} options @returns {import('./source.js').FetchOptions} */
+function checkFetch(options) {
+  const { cache = CHOICES.cache[0], cacheFolder, identity, headers = {}, fetch } = options
+  checkChoice('cache', cache)
+  checkString('cacheFolder', cacheFolder, 'a path')
+  if (identity !== undefined && !/^[0-9a-f]{64}$/.test(identity)) {
+    throw new BmError('argument', `identity is ${show(identity)}, want 64 lower-case hex digits`)
+  }
+  checkHeaders(headers)
+  if (fetch !== undefined && typeof fetch !== 'function') {
+    throw new BmError('argument', `fetch is ${show(fetch)}, want a function`)
+  }
+  if (options.onProgress !== undefined && typeof options.onProgress !== 'function') {
+    throw new BmError('argument', `onProgress is ${show(options.onProgress)}, want a function`)
+  }
+  checkSignal(options.signal)
+  const number = (/** @type {keyof typeof FETCH_NUMBERS} */ name) =>
+    checkRule(FETCH_NUMBERS[name], options[name] ?? FETCH_NUMBERS[name].default, name)
+  return {
+    cache,
+    ...(cacheFolder === undefined ? {} : { cacheFolder }),
+    identity: identity ?? null,
+    headers: { ...headers },
+    streams: number('streams'),
+    retries: number('retries'),
+    retryDelayMs: number('retryDelayMs'),
+    stallTimeoutMs: number('stallTimeoutMs'),
+  }
+}
+
+/** @param {unknown} headers */
+function checkHeaders(headers) {
+  const isPlain = typeof headers === 'object' && headers !== null && !(headers instanceof Headers)
+  for (const [name, value] of Object.entries(isPlain ? headers : { '': null })) {
+    // What `fetch` would refuse only later, with a message that names nothing.
+    const fits =
+      /^[!#$%&'*+.^`|~\w-]+$/.test(name) && /^[\t\x20-\x7e\x80-\xff]*$/.test(String(value))
+    if (fits && typeof value === 'string') continue
+    const found = isPlain ? `${show(name)}: ${show(value)}` : show(headers)
+    throw new BmError('argument', `headers is ${found}, want an object of names and texts`)
+  }
+}
+
+/** @param {Partial<Record<typeof PLACES[number], string | URL>>} options */
+function checkPlaces(options) {
+  for (const name of PLACES) {
+    const url = options[name]
+    if (url !== undefined && typeof url !== 'string' && !(url instanceof URL)) {
+      throw new BmError('argument', `${name} is ${show(url)}, want a URL`)
+    }
+  }
+}
+
+/** @param {string} name @param {unknown} value @param {string} want */
+function checkString(name, value, want) {
+  if (value === undefined || typeof value === 'string') return
+  throw new BmError('argument', `${name} is ${show(value)}, want ${want}`)
 }
 
 /**

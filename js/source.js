@@ -1,14 +1,26 @@
 /**
- * Where a model file's bytes come from: a URL, a path, bytes in memory, a Blob, or the other end of a message port.
+ * What a caller may give as a model, and how each is opened: a URL, a path, bytes in memory, a Blob, a file handle.
  *
- * Owns turning each of them into one stream of bytes from the file's start, and the errors of that transport. Knows
- * nothing about the format: `js/loader.js` decides whether the bytes are a model and where in them it stopped.
+ * Owns telling them apart, and what crosses to the engine's thread in their place. Knows nothing about the format.
  * The idea: a source is described by plain data that can cross to a worker (`describeSource`), and opened where the
  * engine is (`openSource`). Bytes in memory do not cross: the engine pulls them piece by piece, so that there is
  * never a second whole copy and the caller keeps its own. Nor do Node's Blobs, of which some cannot.
  */
 
+import { openStores } from './cache/stores.js'
+import { Download } from './download.js'
 import { BmError, reasonOf } from './errors.js'
+import { fetchThrough, serveFetch } from './fetch-port.js'
+import { HttpFile } from './http-file.js'
+import { LoadMeter } from './load-meter.js'
+import {
+  blobReader,
+  bytesReader,
+  LocalFile,
+  pathReader,
+  portReader,
+  readBlob,
+} from './local-file.js'
 import {
   absoluteUrl,
   blobOfUrl,
@@ -17,39 +29,51 @@ import {
   pathOfUrl,
   resolvePath,
 } from './platform.js'
+import { RemoteFile } from './remote-file.js'
+import { StoredCopy } from './stored-copy.js'
 
-/** @typedef {string | URL | ArrayBuffer | Uint8Array | Blob} ModelSource */
+/** @typedef {import('./local-file.js').LocalReader} LocalReader */
+/** @typedef {import('./http-file.js').Fetch} Fetch */
+/** @typedef {import('./download.js').DownloadOptions} DownloadOptions */
 
 /**
- * @typedef {{ kind: 'url', url: string }
+ * Node's open file, of `fs.promises.open`; it stays open.
+ * @typedef {{ fd: number, read: (buffer: Uint8Array, offset: number, length: number, position: number) => Promise<{ bytesRead: number }> }} NodeFileHandle
+ */
+
+/** @typedef {string | URL | ArrayBuffer | Uint8Array | Blob | FileSystemFileHandle | NodeFileHandle} ModelSource */
+
+/**
+ * @typedef {{ kind: 'http', url: string, fetch: Fetch | null, fetchPort?: MessagePort }
+ *   | { kind: 'fetched', url: string }
  *   | { kind: 'path', path: string }
  *   | { kind: 'blob', blob: Blob }
+ *   | { kind: 'handle', handle: FileSystemFileHandle }
+ *   | { kind: 'file', file: NodeFileHandle }
  *   | { kind: 'bytes', bytes: Uint8Array }
- *   | { kind: 'port', port: MessagePort, name: string, sizeBytes: number }} SourceDescriptor
+ *   | { kind: 'port', port: MessagePort, name: string }} SourceDescriptor
  */
 
 /**
- * @typedef {object} Source
- * @property {string} name     for messages
- * @property {'network' | 'io' | 'format'} shortCode  what it means when the bytes end too early
- * @property {(signal?: AbortSignal) => AsyncGenerator<Uint8Array, void, void>} read  from the first byte; ending the
- *   generator releases the connection or file. A piece is valid until the next one is asked for
+ * How a remote file is got and kept; plain data.
+ *
+ * @typedef {DownloadOptions & { headers: Record<string, string>, stallTimeoutMs: number, cacheFolder?: string }} FetchOptions
  */
 
-const READ_BYTES = 1 << 20
+/** @typedef {LocalFile | Download} ModelFile */
+
+const HUB = 'https://huggingface.co'
+const HUB_FILE = 'model.safetensors'
 
 /**
  * @param {unknown} source
+ * @param {Fetch | null} [fetch] the caller's own, for http: and https:
  * @returns {SourceDescriptor}
  * @throws {BmError} `argument`
  */
-export function describeSource(source) {
-  if (typeof source === 'string') {
-    if (source === '') throw new BmError('argument', 'the model source is an empty string')
-    const isUrl = /^([a-z][a-z0-9+.-]*:\/\/|data:|blob:)/i.test(source)
-    return isUrl || !fileSystem() ? describeUrl(absoluteUrl(source)) : describePath(source)
-  }
-  if (source instanceof URL) return describeUrl(source.href)
+export function describeSource(source, fetch = null) {
+  if (typeof source === 'string') return describeText(source, fetch)
+  if (source instanceof URL) return describeUrl(source.href, fetch)
   if (source instanceof ArrayBuffer) return { kind: 'bytes', bytes: new Uint8Array(source) }
   if (source instanceof Uint8Array) {
     // Not the object itself: a Buffer's slice() is no copy, and what is transferred must be one.
@@ -57,10 +81,41 @@ export function describeSource(source) {
     return { kind: 'bytes', bytes }
   }
   if (source instanceof Blob) return { kind: 'blob', blob: source }
+  const object = /** @type {Record<string, unknown>} */ (Object(source))
+  if (object.kind === 'file' && typeof object.getFile === 'function') {
+    return { kind: 'handle', handle: /** @type {FileSystemFileHandle} */ (source) }
+  }
+  if (typeof object.fd === 'number' && typeof object.read === 'function') {
+    return { kind: 'file', file: /** @type {NodeFileHandle} */ (source) }
+  }
   throw new BmError(
     'argument',
-    'the model source must be a URL, a path, an ArrayBuffer, a Uint8Array or a Blob',
+    'the model source must be a URL, hf:OWNER/REPO, a path, an ArrayBuffer, a Uint8Array, a Blob or a file handle',
   )
+}
+
+/** @param {string} text @param {Fetch | null} fetch @returns {SourceDescriptor} */
+function describeText(text, fetch) {
+  if (text === '') throw new BmError('argument', 'the model source is an empty string')
+  if (text.startsWith('hf:')) return describeUrl(hubUrl(text), fetch)
+  const isUrl = /^([a-z][a-z0-9+.-]*:\/\/|data:|blob:)/i.test(text)
+  return isUrl || !fileSystem() ? describeUrl(absoluteUrl(text), fetch) : describePath(text)
+}
+
+/**
+ * `hf:OWNER/REPO[@REVISION][/FILE]`. A revision that is a commit never changes; `main`, the default, may.
+ *
+ * @param {string} text
+ * @returns {string} URL
+ */
+function hubUrl(text) {
+  const match = /^hf:([\w.-]+\/[\w.-]+)(?:@([^/]+))?(?:\/(.+))?$/.exec(text)
+  if (!match) {
+    throw new BmError('argument', `'${text}' is not of the form hf:OWNER/REPO[@REVISION][/FILE]`)
+  }
+  const [, repo, revision = 'main', file = HUB_FILE] = match
+  const path = file.split('/').map(encodeURIComponent).join('/')
+  return `${HUB}/${repo}/resolve/${encodeURIComponent(decodeURIComponent(revision))}/${path}`
 }
 
 /** @param {string} path @returns {SourceDescriptor} */
@@ -68,13 +123,17 @@ function describePath(path) {
   return { kind: 'path', path: resolvePath(path) }
 }
 
-/** @param {string} href @returns {SourceDescriptor} */
-function describeUrl(href) {
+/** @param {string} href @param {Fetch | null} fetch @returns {SourceDescriptor} */
+function describeUrl(href, fetch) {
   const url = new URL(href)
   if (url.protocol === 'file:' && fileSystem()) return { kind: 'path', path: pathOfUrl(url) }
   const blob = url.protocol === 'blob:' ? blobOfUrl(href) : null
   if (blob) return { kind: 'blob', blob }
-  if (/^(https?|blob|data):$/.test(url.protocol)) return { kind: 'url', url: href }
+  if (/^(blob|data):$/.test(url.protocol)) return { kind: 'fetched', url: href }
+  if (/^https?:$/.test(url.protocol)) {
+    url.hash = ''
+    return { kind: 'http', url: url.href, fetch }
+  }
   throw new BmError('argument', `${href}: cannot read ${url.protocol} URLs, want http: or https:`)
 }
 
@@ -85,190 +144,168 @@ function describeUrl(href) {
  * @returns {{ descriptor: SourceDescriptor, transfer: Transferable[], close: () => void }}
  */
 export function shareSource(descriptor) {
-  if (descriptor.kind === 'bytes') {
-    const { bytes } = descriptor
-    // The caller may have transferred its bytes to elsewhere: that must end the reading, not hang it.
-    const readRange = async (/** @type {number} */ start, /** @type {number} */ end) =>
-      end > bytes.length ? new Uint8Array(0) : bytes.slice(start, end)
-    return servePort('the bytes', bytes.length, readRange)
-  }
-  if (descriptor.kind === 'blob' && !blobsCross()) {
-    const { blob } = descriptor
-    return servePort('the Blob', blob.size, (start, end) => readRangeOfBlob(blob, start, end))
+  switch (descriptor.kind) {
+    case 'bytes': {
+      const { bytes } = descriptor
+      // The caller may have transferred its bytes to elsewhere: that must end the reading, not hang it.
+      const readRange = async (/** @type {number} */ start, /** @type {number} */ end) =>
+        bytes.length === 0 ? new Uint8Array(0) : bytes.slice(start, end)
+      return servePort('the bytes', readRange)
+    }
+    case 'file': {
+      const { file } = descriptor
+      return servePort('the file', async (start, end) => {
+        const target = new Uint8Array(end - start)
+        return target.subarray(0, await readFile(file, start, target))
+      })
+    }
+    case 'blob': {
+      const { blob } = descriptor
+      if (blobsCross()) break
+      return servePort('the Blob', (start, end) => readBlob(blob, start, end))
+    }
+    case 'http': {
+      if (descriptor.fetch === null) break
+      const { port, close } = serveFetch(descriptor.fetch)
+      const { url } = descriptor
+      return {
+        descriptor: { kind: 'http', url, fetch: null, fetchPort: port },
+        transfer: [port],
+        close,
+      }
+    }
   }
   return { descriptor, transfer: [], close: () => {} }
 }
 
 /**
  * @param {string} name
- * @param {number} sizeBytes
  * @param {(start: number, end: number) => Promise<Uint8Array>} readRange
  */
-function servePort(name, sizeBytes, readRange) {
+function servePort(name, readRange) {
   const { port1, port2 } = new MessageChannel()
-  port1.onmessage = async ({ data: { start, end } }) => {
+  port1.onmessage = async ({ data: { id, start, end } }) => {
     try {
       const piece = await readRange(start, end)
-      port1.postMessage({ piece }, [piece.buffer])
+      port1.postMessage({ id, piece }, [piece.buffer])
     } catch (error) {
-      port1.postMessage({ reason: reasonOf(error) })
+      port1.postMessage({ id, reason: reasonOf(error) })
     }
   }
   /** @type {SourceDescriptor} */
-  const descriptor = { kind: 'port', port: port2, name, sizeBytes }
+  const descriptor = { kind: 'port', port: port2, name }
   return { descriptor, transfer: [port2], close: () => port1.close() }
 }
 
-/** @param {SourceDescriptor} descriptor @returns {Source} */
-export function openSource(descriptor) {
-  switch (descriptor.kind) {
-    case 'url':
-      return {
-        name: shortUrl(descriptor.url),
-        shortCode: 'network',
-        read: (signal) => readUrl(descriptor.url, signal),
-      }
-    case 'path':
-      return { name: descriptor.path, shortCode: 'format', read: () => readPath(descriptor.path) }
-    case 'blob':
-      return { name: 'the Blob', shortCode: 'format', read: () => readBlob(descriptor.blob) }
-    case 'bytes':
-      return { name: 'the bytes', shortCode: 'format', read: () => readBytes(descriptor.bytes) }
-    case 'port':
-      return {
-        name: descriptor.name,
-        shortCode: 'format',
-        read: () => readPort(descriptor.port, descriptor.sizeBytes),
-      }
-  }
-}
-
-/** @param {string} url @returns {string} a data: URL can be megabytes long */
-function shortUrl(url) {
-  return url.length > 500 ? `${url.slice(0, 500)}...` : url
-}
-
-/**
- * @param {string} url
- * @param {AbortSignal} [signal]
- * @returns {AsyncGenerator<Uint8Array, void, void>}
- */
-async function* readUrl(url, signal) {
-  const name = shortUrl(url)
-  const response = await request(url, signal)
-  if (!response.ok || !response.body) {
-    await response.body?.cancel()
-    throw new BmError(
-      'network',
-      `GET ${name}: HTTP status ${response.status} ${response.statusText}`.trimEnd(),
-    )
-  }
-  const reader = response.body.getReader()
-  try {
-    for (;;) {
-      const { done, value } = await reader.read()
-      if (done) return
-      yield value
-    }
-  } catch (cause) {
-    signal?.throwIfAborted()
-    throw new BmError('network', `GET ${name}: the connection broke (${reasonOf(cause)})`, {
-      cause,
-    })
-  } finally {
-    // Also after an error or an early return: the socket is closed, not left to the collector.
-    await reader.cancel().catch(() => {})
+/** @param {NodeFileHandle} file @param {number} start @param {Uint8Array} target @returns {Promise<number>} */
+async function readFile(file, start, target) {
+  for (let filled = 0; ; ) {
+    if (filled === target.length) return filled
+    const { bytesRead } = await file.read(target, filled, target.length - filled, start + filled)
+    if (bytesRead === 0) return filled
+    filled += bytesRead
   }
 }
 
 /**
- * @param {string} url
- * @param {AbortSignal} [signal]
+ * @param {SourceDescriptor} descriptor
+ * @param {object} [control]
+ * @param {FetchOptions} [control.options] of remote files; default: no cache
+ * @param {LoadMeter} [control.meter]
+ * @param {AbortSignal | undefined} [control.signal]
+ * @returns {Promise<ModelFile>} the caller closes it
  */
-async function request(url, signal) {
-  try {
-    return await fetch(url, signal ? { signal } : {})
-  } catch (cause) {
-    signal?.throwIfAborted()
-    const hint = globalThis.location
-      ? ' (offline, or the server does not allow this page: CORS)'
-      : ''
-    throw new BmError('network', `GET ${shortUrl(url)}: ${reasonOf(cause)}${hint}`, { cause })
+export async function openSource(descriptor, { options, meter, signal } = {}) {
+  const progress = meter ?? new LoadMeter(undefined)
+  if (descriptor.kind === 'http') {
+    return openDownload(descriptor, options ?? NO_CACHE, progress, signal)
   }
+  return new LocalFile(() => openReader(descriptor, signal), progress, signal)
 }
 
-/** @param {string} path @returns {AsyncGenerator<Uint8Array, void, void>} */
-async function* readPath(path) {
-  const files = fileSystem()
-  if (!files) throw new BmError('unsupported', `${path}: paths can be read in Node only`)
-  const file = await files.open(path).catch((cause) => {
-    throw new BmError('io', `${path}: ${fileReason(cause)}`, { cause })
+/** @type {FetchOptions} */
+const NO_CACHE = {
+  cache: 'off',
+  identity: null,
+  streams: 4,
+  retries: 4,
+  retryDelayMs: 500,
+  stallTimeoutMs: 20000,
+  headers: {},
+}
+
+/**
+ * @param {Extract<SourceDescriptor, { kind: 'http' }>} descriptor
+ * @param {FetchOptions} options
+ * @param {LoadMeter} meter
+ * @param {AbortSignal | undefined} signal
+ */
+async function openDownload({ url, fetch, fetchPort }, options, meter, signal) {
+  const { headers, stallTimeoutMs, cacheFolder, cache } = options
+  const own = fetchPort ? fetchThrough(fetchPort) : fetch
+  const http = new HttpFile(url, {
+    fetch: own ?? ((/** @type {string} */ at, init) => globalThis.fetch(at, init)),
+    headers,
+    stallTimeoutMs,
+    // What we keep ourselves the browser need not keep a second time.
+    cache: cache === 'off' ? 'default' : 'no-store',
   })
-  try {
-    const buffer = new Uint8Array(READ_BYTES)
-    for (;;) {
-      const { bytesRead } = await file.read(buffer, 0, buffer.length).catch((cause) => {
-        throw new BmError('io', `${path}: ${fileReason(cause)}`, { cause })
-      })
-      if (bytesRead === 0) return
-      yield buffer.subarray(0, bytesRead)
-    }
-  } finally {
-    await file.close()
-  }
-}
-
-/** @param {unknown} error @returns {string} */
-function fileReason(error) {
-  const { code, message } = /** @type {{ code?: unknown, message?: unknown }} */ (Object(error))
-  if (code === 'ENOENT') return 'no such file'
-  if (code === 'EISDIR') return 'is a directory, want a model file'
-  if (code === 'EACCES') return 'no permission to read it'
-  return String(message ?? error)
-}
-
-/** @param {Blob} blob @returns {AsyncGenerator<Uint8Array, void, void>} */
-async function* readBlob(blob) {
-  for (let start = 0; start < blob.size; start += READ_BYTES) {
-    yield await readRangeOfBlob(blob, start, start + READ_BYTES)
-  }
-}
-
-/** @param {Blob} blob @param {number} start @param {number} end @returns {Promise<Uint8Array<ArrayBuffer>>} */
-async function readRangeOfBlob(blob, start, end) {
-  try {
-    return new Uint8Array(await blob.slice(start, end).arrayBuffer())
-  } catch (cause) {
-    throw new BmError('io', `the Blob cannot be read: ${reasonOf(cause)}`, { cause })
-  }
-}
-
-/** @param {Uint8Array} bytes @returns {AsyncGenerator<Uint8Array, void, void>} */
-async function* readBytes(bytes) {
-  for (let start = 0; start < bytes.length; start += READ_BYTES) {
-    yield bytes.subarray(start, start + READ_BYTES)
-  }
+  const folder = cacheFolder === undefined ? {} : { folder: cacheFolder }
+  const { stores, refusals } =
+    cache === 'off' ? { stores: [], refusals: [] } : await openStores(folder)
+  const copy = new StoredCopy(url, stores, refusals)
+  const { identity, retries, retryDelayMs } = options
+  const file = new RemoteFile(http, { identity, limits: { retries, retryDelayMs }, signal })
+  return new Download({ file, copy, options, meter, signal })
 }
 
 /**
- * @param {MessagePort} port
- * @param {number} sizeBytes
- * @returns {AsyncGenerator<Uint8Array, void, void>}
+ * @param {Exclude<SourceDescriptor, { kind: 'http' }>} descriptor
+ * @param {AbortSignal | undefined} signal
+ * @returns {Promise<LocalReader>}
  */
-async function* readPort(port, sizeBytes) {
-  try {
-    for (let start = 0; start < sizeBytes; start += READ_BYTES) {
-      const end = Math.min(start + READ_BYTES, sizeBytes)
-      /** @type {{ piece?: Uint8Array, reason?: string }} */
-      const { piece, reason } = await new Promise((resolve) => {
-        port.onmessage = ({ data }) => resolve(data)
-        port.postMessage({ start, end })
-      })
-      if (reason !== undefined) throw new BmError('io', reason)
-      if (!piece?.length) return
-      yield piece
+async function openReader(descriptor, signal) {
+  switch (descriptor.kind) {
+    case 'fetched':
+      return blobReader(await fetchBlob(descriptor.url, signal))
+    case 'path':
+      return pathReader(descriptor.path)
+    case 'blob':
+      return blobReader(descriptor.blob)
+    case 'handle':
+      return blobReader(await fileOf(descriptor.handle))
+    case 'file': {
+      const { file } = descriptor
+      const read = (/** @type {number} */ start, /** @type {Uint8Array} */ target) =>
+        readFile(file, start, target).catch((cause) => {
+          throw new BmError('io', `the file cannot be read: ${reasonOf(cause)}`, { cause })
+        })
+      return { name: 'the file', read, close: async () => {} }
     }
-  } finally {
-    port.close()
+    case 'bytes':
+      return bytesReader(descriptor.bytes)
+    case 'port':
+      return portReader(descriptor.port, descriptor.name)
+  }
+}
+
+/** @param {string} url with the scheme data: or blob: @param {AbortSignal | undefined} signal */
+async function fetchBlob(url, signal) {
+  try {
+    const response = await fetch(url, signal ? { signal } : {})
+    return await response.blob()
+  } catch (cause) {
+    signal?.throwIfAborted()
+    // A data: URL can be megabytes long.
+    throw new BmError('network', `GET ${url.slice(0, 100)}: ${reasonOf(cause)}`, { cause })
+  }
+}
+
+/** @param {FileSystemFileHandle} handle */
+async function fileOf(handle) {
+  try {
+    return await handle.getFile()
+  } catch (cause) {
+    throw new BmError('io', `${handle.name}: cannot be read: ${reasonOf(cause)}`, { cause })
   }
 }

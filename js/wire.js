@@ -9,10 +9,11 @@
 import { BmError } from './errors.js'
 
 /**
- * To the engine. `load` opens the engine, `call` runs a method, `next` pulls one piece of a stream (the first `next` opens it), `return` ends
- * a stream early, `abort` (no answer) aborts the call or stream of that id; a load is aborted by ending the thread.
+ * To the engine. `load` opens the engine, `pull` only fills the cache, `call` runs a method, `next` pulls one piece of a stream (the first `next` opens it), `return` ends
+ * a stream early, `abort` (no answer) aborts the load, call or stream of that id.
  *
  * @typedef {{ kind: 'load', id: number, source: import('./source.js').SourceDescriptor, options: EngineOptions }
+ *   | { kind: 'pull', id: number, source: import('./source.js').SourceDescriptor, options: { download: import('./source.js').FetchOptions, wasmUrl?: string } }
  *   | { kind: 'call', id: number, method: 'tokenize' | 'detokenize', args: unknown[] }
  *   | { kind: 'next', id: number, stream: number, open?: { method: StreamMethod, args: unknown[] } }
  *   | { kind: 'return', id: number, stream: number }
@@ -26,7 +27,7 @@ import { BmError } from './errors.js'
  * From the engine. `stats` comes with the end of a stream, however it ended. `progress` is no answer.
  *
  * @typedef {{ id: number, value?: unknown, done?: boolean, error?: PackedError, aborted?: boolean,
- *   stats?: import('./generate.js').Stats | null, progress?: import('./settings.js').Progress }} Answer
+ *   stats?: import('./generate.js').Stats | null, progress?: import('./load-meter.js').Progress }} Answer
  */
 
 /** @typedef {{ code: import('./errors.js').BmErrorCode, message: string, stack?: string, cause?: string }} PackedError */

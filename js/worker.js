@@ -5,14 +5,14 @@
  * js/thread.js: it acts when it is loaded.
  */
 
-import { Engine } from './engine.js'
 import { connectToParent } from './platform.js'
+import { pullModel, startEngine } from './startup.js'
 import { packError } from './wire.js'
 
 /** @typedef {import('./wire.js').Request} Request */
 /** @typedef {import('./wire.js').Answer} Answer */
 
-/** @type {Engine | null} */
+/** @type {import('./engine.js').Engine | null} */
 let engine = null
 /** @type {Map<number, AbortController>} requests and streams that can be aborted, by id */
 const controllers = new Map()
@@ -51,10 +51,15 @@ async function handle(request) {
  */
 async function perform(request, signal) {
   switch (request.kind) {
-    case 'load': {
-      /** @param {import('./settings.js').Progress} progress */
+    case 'load':
+    case 'pull': {
+      /** @param {import('./load-meter.js').Progress} progress */
       const onProgress = (progress) => post({ id: request.id, progress })
-      engine = await Engine.load(request.source, request.options, { onProgress })
+      const control = { onProgress, signal }
+      if (request.kind === 'pull') {
+        return { value: await pullModel(request.source, request.options, control) }
+      }
+      engine = await startEngine(request.source, request.options, control)
       return { value: engine.describe() }
     }
     case 'call':
@@ -78,14 +83,14 @@ function end(stream) {
   return { stats: engine?.stats ?? null }
 }
 
-/** @returns {Engine} */
+/** @returns {import('./engine.js').Engine} */
 function loaded() {
   if (!engine) throw new Error('no model is loaded')
   return engine
 }
 
 /**
- * @param {Engine} engine
+ * @param {import('./engine.js').Engine} engine
  * @param {{ method: 'tokenize' | 'detokenize', args: unknown[] }} request
  * @param {AbortSignal} signal
  * @returns {Promise<unknown>}
@@ -96,7 +101,7 @@ function call(engine, { method, args }, signal) {
 }
 
 /**
- * @param {Engine} engine
+ * @param {import('./engine.js').Engine} engine
  * @param {{ method: import('./wire.js').StreamMethod, args: unknown[] }} stream
  * @param {AbortSignal} signal
  * @returns {AsyncGenerator<unknown, unknown, void>}

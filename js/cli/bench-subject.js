@@ -78,11 +78,7 @@ export class BenchSubject {
             model: await randomModel(core, syntheticConfig(synthetic), { variant, head, signal }),
             header: null,
           }
-        : await loadModel(core, openSource(describeSource(source)), {
-            variantFor: () => variant,
-            head,
-            signal,
-          })
+        : await loadFile(core, source, { variantFor: () => variant, head }, signal)
       const { model, header } = loaded
       await core.startTeam(threads)
       const session = model.createSession({ precision, state })
@@ -186,5 +182,20 @@ export class BenchSubject {
   close() {
     this.model.close()
     this.core.close()
+  }
+}
+
+/**
+ * @param {Core} core
+ * @param {string | undefined} source
+ * @param {Parameters<typeof loadModel>[2]} options
+ * @param {AbortSignal} signal
+ */
+async function loadFile(core, source, options, signal) {
+  const file = await openSource(describeSource(source), { signal })
+  try {
+    return await loadModel(core, file, options)
+  } finally {
+    await file.close()
   }
 }

@@ -6,7 +6,7 @@
  */
 
 import { addAbortSignal } from 'node:stream'
-import { BiMamba } from '../index.js'
+import { openModel } from './model-loading.js'
 import {
   COMMON_OPTIONS,
   helpText,
@@ -20,6 +20,7 @@ import {
 } from './options.js'
 import { withoutControls, write } from './output.js'
 
+/** @typedef {import('../index.js').BiMamba} BiMamba */
 /** @typedef {import('./output.js').Io} Io */
 /** @typedef {import('../generate.js').Stats} Stats */
 
@@ -57,7 +58,9 @@ export async function run(args, io) {
   const settings = readSettings(parsed)
   if (parsed.flags.has('no-bos')) settings.bos = false
   const prompt = await readPrompt(parsed, io)
-  const model = await BiMamba.load(source, { ...load, signal: io.signal })
+  // Read while the model loads. Not without BOS: a prompt is then other ids than the load would read.
+  const early = settings.bos === undefined ? { prompt } : {}
+  const model = await openModel(source, { ...load, ...early }, io)
   try {
     const output = { json: parsed.flags.has('json'), echo: parsed.flags.has('echo') }
     await printText(model, prompt, { ...settings, signal: io.signal }, output, io)

@@ -42,7 +42,14 @@ export const COMMON_OPTIONS = { help: { help: 'show this help' } }
 
 /** @type {OptionTable} */
 export const MODEL_OPTIONS = {
-  model: { value: 'FILE|URL', help: 'packed model (default: the one in the package)' },
+  model: {
+    value: 'FILE|URL|hf:NAME',
+    help: 'packed model (default: the one in the package); hf:OWNER/REPO[@REVISION][/FILE]',
+  },
+  cache: {
+    value: CHOICES.cache.join('|'),
+    help: 'downloads: keep and use (default), ask whether still the same, never fetch, do not keep',
+  },
   precision: {
     value: [...CHOICES.precision].reverse().join('|'),
     help: `of the computation (default ${CHOICES.precision[0]})`,
@@ -212,6 +219,17 @@ export function readChoices({ values }) {
 
 /**
  * @param {ParsedOptions} parsed
+ * @returns {'auto' | 'check' | 'only' | 'off'}
+ * @throws {BmError} `argument`
+ */
+export function readCache({ values }) {
+  const cache = values.get('cache')?.[0] ?? CHOICES.cache[0]
+  checkChoice('cache', cache, '--cache')
+  return /** @type {ReturnType<typeof readCache>} */ (cache)
+}
+
+/**
+ * @param {ParsedOptions} parsed
  * @returns {{ source: string, load: import('../settings.js').LoadOptions }}
  */
 export function readModelOptions(parsed) {
@@ -228,6 +246,7 @@ export function readModelOptions(parsed) {
     source,
     load: {
       ...choices,
+      cache: readCache(parsed),
       threads,
       ...(variant === undefined ? {} : { variant }),
     },

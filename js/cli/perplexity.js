@@ -7,8 +7,9 @@
  */
 
 import { readFile } from 'node:fs/promises'
-import { BiMamba, BmError } from '../index.js'
+import { BmError } from '../index.js'
 import { CHOICES } from '../settings.js'
+import { openModel } from './model-loading.js'
 import {
   COMMON_OPTIONS,
   helpText,
@@ -21,6 +22,7 @@ import {
 import { write } from './output.js'
 import { createProgress } from './progress.js'
 
+/** @typedef {import('../index.js').BiMamba} BiMamba */
 /** @typedef {import('./output.js').Io} Io */
 /** @typedef {'fast' | 'high' | 'exact'} Precision */
 
@@ -84,7 +86,7 @@ export async function run(args, io) {
   /** @type {Corpus | null} */
   let corpus = null
   for (const precision of /** @type {Precision[]} */ (only)) {
-    const model = await BiMamba.load(source, { ...load, precision, signal: io.signal })
+    const model = await openModel(source, { ...load, precision }, io)
     try {
       corpus ??= await tokenizeText(model, text, window, io.signal)
       if (!isJson && results.length === 0) await write(io.stdout, describe(path, corpus))

@@ -6,7 +6,8 @@
  */
 
 import { open, rename, rm } from 'node:fs/promises'
-import { BiMamba, BmError } from '../index.js'
+import { BmError } from '../index.js'
+import { openModel } from './model-loading.js'
 import {
   COMMON_OPTIONS,
   helpText,
@@ -18,6 +19,7 @@ import {
 } from './options.js'
 import { write } from './output.js'
 
+/** @typedef {import('../index.js').BiMamba} BiMamba */
 /** @typedef {import('./output.js').Io} Io */
 
 const USAGE = `
@@ -55,7 +57,7 @@ export async function run(args, io) {
   const tokens = readIds(text, '--tokens')
   const { source, load } = readModelOptions(parsed)
   const logitsPath = parsed.values.get('logits')?.[0]
-  const model = await BiMamba.load(source, { ...load, signal: io.signal })
+  const model = await openModel(source, load, io)
   try {
     const logprobs = logitsPath
       ? await scoreToFile(model, tokens, logitsPath, io.signal)

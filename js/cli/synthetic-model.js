@@ -89,6 +89,23 @@ function randomFloats({ name, sizeBytes }, index, noise) {
 }
 
 /**
+ * Every byte of a random model, tensor after tensor in the order of the file.
+ *
+ * @param {import('../format.js').TensorTable} core
+ * @param {ModelConfig} config
+ * @returns {Generator<{ index: number, offset: number, bytes: Uint8Array }, void, void>} bytes from `offset` on of tensor `index`
+ */
+export function* randomWeights(core, config) {
+  const noise = randomBytes(NOISE_BYTES)
+  for (const [index, tensor] of core.tensors(config).entries()) {
+    const bytes = tensor.dtype === 'F32' ? randomFloats(tensor, index, noise) : noise
+    for (let offset = 0; offset < tensor.sizeBytes; offset += bytes.length) {
+      yield { index, offset, bytes: bytes.subarray(0, tensor.sizeBytes - offset) }
+    }
+  }
+}
+
+/**
  * @param {Core} core
  * @param {ModelConfig} config
  * @param {{ variant?: string | undefined, head?: import('../core.js').HeadChoice | undefined, signal?: AbortSignal | undefined }} [options] kernel family,
@@ -99,13 +116,9 @@ function randomFloats({ name, sizeBytes }, index, noise) {
 export async function randomModel(core, config, { variant, head, signal } = {}) {
   const model = core.createModel(config, { variant, head })
   try {
-    const noise = randomBytes(NOISE_BYTES)
-    for (const [index, tensor] of core.tensors(config).entries()) {
-      const isFloat = tensor.dtype === 'F32'
-      const bytes = isFloat ? randomFloats(tensor, index, noise) : noise
-      for (let at = 0; at < tensor.sizeBytes; at += bytes.length) {
-        model.write(index, at, bytes.subarray(0, tensor.sizeBytes - at))
-      }
+    for (const { index, offset, bytes } of randomWeights(core, config)) {
+      model.write(index, offset, bytes)
+      if (offset > 0) continue
       await breathe()
       signal?.throwIfAborted()
     }

@@ -18,9 +18,18 @@ const FLAGS = [
   '--disable-sync',
 ]
 
-/** @param {string[]} [flags] more flags, such as `--js-flags=...` */
-export function launchChromium(flags = []) {
+function findChromium() {
   const executablePath = BROWSERS.map(findProgram).find((path) => path !== null)
   if (!executablePath) throw new Error('Chromium is not on PATH: `npm test` installs it on Debian')
-  return chromium.launch({ executablePath, args: [...FLAGS, ...flags] })
+  return executablePath
+}
+
+/** @param {string[]} [flags] more flags, such as `--js-flags=...` */
+export function launchChromium(flags = []) {
+  return chromium.launch({ executablePath: findChromium(), args: [...FLAGS, ...flags] })
+}
+
+/** With a profile on the disk, as users have one; other contexts are private windows. @param {string} folder of the profile */
+export function launchPersistent(folder) {
+  return chromium.launchPersistentContext(folder, { executablePath: findChromium(), args: FLAGS })
 }

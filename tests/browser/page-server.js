@@ -18,8 +18,9 @@ const TYPES = {
   '.wasm': 'application/wasm',
 }
 
-const POLICY =
-  "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self'; img-src data:"
+/** @param {string} connect where pages may fetch from */
+const policyOf = (connect) =>
+  `default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src ${connect}; img-src data:`
 
 const ISOLATION = {
   'Cross-Origin-Opener-Policy': 'same-origin',
@@ -30,10 +31,12 @@ const ISOLATION = {
  * @param {object} site
  * @param {Record<string, string>} site.folders first folder of the URL's path -> folder on disk
  * @param {boolean} [site.isolated] send the headers of cross-origin isolation
+ * @param {string} [site.connect] where the policy lets pages fetch from; default: here
  * @param {string | null} [site.policy] another Content-Security-Policy; null: none
  * @returns {Promise<{ url: string, close: () => Promise<void> }>} url ends without a slash
  */
-export async function startPageServer({ folders, isolated = false, policy = POLICY }) {
+export async function startPageServer({ folders, isolated = false, connect = "'self'", ...site }) {
+  const { policy = policyOf(connect) } = site
   const server = createServer((request, response) => {
     const path = normalize(decodeURIComponent(new URL(request.url ?? '/', 'http://host').pathname))
     const [, first = '', ...rest] = path.split('/')

@@ -1,0 +1,236 @@
+/**
+ * From a source to a running engine.
+ *
+ * Owns what is done at the same time: while weights arrive, threads start, the tokenizer is made, and a prompt that was given is read
+ * layer by layer. Takes everything down again when one of them fails. Knows nothing about what the engine does later.
+ */
+
+import { Core } from './core.js'
+import { EarlyPrompt } from './early-prompt.js'
+import { Engine } from './engine.js'
+import { isWorthChoosing, quickestVariant } from './kernel-choice.js'
+import { LoadMeter } from './load-meter.js'
+import { loadModel, pullFile } from './loader.js'
+import { coreCount, mayHaveThreads } from './platform.js'
+import { promptIds } from './prompt-ids.js'
+import { FileChanged } from './remote-file.js'
+import { checkIds } from './settings.js'
+import { openSource } from './source.js'
+import { createTokenizer } from './tokenizer.js'
+
+/** @typedef {import('./engine.js').EngineOptions} EngineOptions */
+/** @typedef {import('./format.js').PackedHeader} PackedHeader */
+/** @typedef {import('./load-meter.js').Progress} Progress */
+/** @typedef {import('./source.js').SourceDescriptor} SourceDescriptor */
+/** @typedef {import('./source.js').ModelFile} ModelFile */
+/** @typedef {{ onProgress?: ((progress: Progress) => void) | undefined, signal?: AbortSignal | undefined }} StartControl */
+
+/** Files below this have too little work in a token to share it. */
+const SHARING_BYTES = 16e6
+/** More threads than this wait for memory more than they compute. */
+const MOST_THREADS = 8
+
+/**
+ * @param {number | 'auto'} wanted
+ * @param {number} fileBytes
+ * @returns {number} threads to start
+ */
+function threadsFor(wanted, fileBytes) {
+  if (wanted !== 'auto') return wanted
+  return fileBytes < SHARING_BYTES ? 1 : Math.min(coreCount(), MOST_THREADS)
+}
+
+/**
+ * @param {SourceDescriptor} source
+ * @param {EngineOptions} options
+ * @param {StartControl} [control]
+ * @returns {Promise<Engine>}
+ */
+export async function startEngine(source, options, { onProgress, signal } = {}) {
+  const meter = new LoadMeter(onProgress)
+  return withFile(source, options.download, { meter, signal }, async (file, stop) => {
+    const engine = await new Startup(file, options, stop).run(meter)
+    meter.enter('ready')
+    return engine
+  })
+}
+
+/**
+ * Gets a file into the cache, and no further.
+ *
+ * @param {SourceDescriptor} source
+ * @param {{ download: import('./source.js').FetchOptions, wasmUrl?: string }} options
+ * @param {StartControl} [control]
+ * @returns {Promise<Pulled>}
+ */
+export async function pullModel(source, { download, wasmUrl }, { onProgress, signal } = {}) {
+  const meter = new LoadMeter(onProgress)
+  return withFile(source, download, { meter, signal }, async (file) => {
+    const core = await Core.create({ wasm: wasmUrl, signal })
+    const { identity, fileBytes } = await pullFile(core, file)
+    const pulled = { identity, fileBytes, cache: file.report() }
+    meter.enter('ready')
+    return pulled
+  })
+}
+
+/** @typedef {{ identity: string, fileBytes: number, cache: import('./download.js').CacheReport | null }} Pulled */
+
+/**
+ * Opens a file for a job, and closes it. A job that finds the file to be another one than it was begins again, once.
+ *
+ * @template T
+ * @param {SourceDescriptor} source
+ * @param {import('./source.js').FetchOptions} options
+ * @param {{ meter: LoadMeter, signal: AbortSignal | undefined }} control
+ * @param {(file: ModelFile, stop: AbortController) => Promise<T>} job  `stop` ends what the file does
+ * @returns {Promise<T>}
+ */
+async function withFile(source, options, { meter, signal }, job) {
+  signal?.throwIfAborted()
+  const stop = new AbortController()
+  const onAbort = () => stop.abort(signal?.reason)
+  signal?.addEventListener('abort', onAbort)
+  const file = await openSource(source, { options, meter, signal: stop.signal })
+  try {
+    return await job(file, stop)
+  } catch (error) {
+    if (!(error instanceof FileChanged)) throw error
+    await file.startAgain()
+    return await job(file, stop)
+  } finally {
+    signal?.removeEventListener('abort', onAbort)
+    await file.close()
+  }
+}
+
+/** One try to start. */
+class Startup {
+  #file
+  #options
+  #stop
+  /** @type {import('./core.js').CoreModel | null} */
+  #model = null
+  /** @type {import('./core.js').CoreSession | null} */
+  #session = null
+  /** @type {Promise<void>} */
+  #team = Promise.resolve()
+  /** @type {(json: string | null) => void} */
+  #giveTokenizer = () => {}
+  /** @type {Promise<string | null>} */
+  #tokenizerJson = new Promise((resolve) => {
+    this.#giveTokenizer = resolve
+  })
+  /** @type {Promise<import('./tokenizer.js').Tokenizer | null>} */
+  #tokenizer = Promise.resolve(null)
+  /** @type {EarlyPrompt | null} */
+  #prompt = null
+  /** It has failed, and what fails now does so because of that. */
+  #isOver = false
+
+  /** @param {ModelFile} file @param {EngineOptions} options @param {AbortController} stop */
+  constructor(file, options, stop) {
+    this.#file = file
+    this.#options = options
+    this.#stop = stop
+  }
+
+  /** @param {LoadMeter} meter @returns {Promise<Engine>} */
+  async run(meter) {
+    const { precision, head, variant, wasmUrl, threads } = this.#options
+    const { signal } = this.#stop
+    const most = threads === 'auto' ? coreCount() : threads
+    const shared = most > 1 && mayHaveThreads()
+    const core = await Core.create({ wasm: wasmUrl, shared, signal })
+    // A thread whose script does not come would be awaited for ever.
+    const onAbort = () => {
+      this.#prompt?.stop()
+      core.close()
+    }
+    signal.addEventListener('abort', onAbort)
+    const variantFor = (/** @type {PackedHeader} */ { fileBytes }) =>
+      variant ?? (isWorthChoosing(fileBytes) ? quickestVariant(core, { precision }) : undefined)
+    try {
+      const { model, header } = await loadModel(
+        core,
+        this.#file,
+        { variantFor, head },
+        {
+          onModel: (model, header) => this.#begin(core, model, header),
+          onTokenizer: (json) => this.#giveTokenizer(json),
+          onPart: (part) => this.#prompt?.partSealed(part),
+        },
+      )
+      meter.enter('start')
+      const [tokenizer, ids] = await Promise.all([this.#tokenizer, this.#prompt?.done, this.#team])
+      signal.throwIfAborted()
+      return new Engine({
+        core,
+        model,
+        session: /** @type {import('./core.js').CoreSession} */ (this.#session),
+        header,
+        tokenizer,
+        options: this.#options,
+        cache: this.#file.report(),
+        readIds: ids ?? null,
+      })
+    } catch (error) {
+      this.#isOver = true
+      this.#prompt?.stop()
+      this.#model?.close()
+      core.close()
+      signal.throwIfAborted()
+      throw error
+    } finally {
+      signal.removeEventListener('abort', onAbort)
+    }
+  }
+
+  /**
+   * The memory is there: what else can be begun.
+   * @param {Core} core @param {import('./core.js').CoreModel} model @param {PackedHeader} header
+   */
+  #begin(core, model, header) {
+    const { precision, state, threads, threadUrl, prompt } = this.#options
+    this.#model = model
+    this.#session = model.createSession({ precision, state })
+    this.#team = core.startTeam(
+      core.isShared ? threadsFor(threads, header.fileBytes) : 1,
+      threadUrl,
+    )
+    if (!header.hasTokenizer) this.#giveTokenizer(null)
+    this.#tokenizer = this.#makeTokenizer(header)
+    if (prompt !== undefined) {
+      this.#prompt = new EarlyPrompt(this.#session, this.#promptIds(header, prompt))
+      this.#failLoadOn(this.#prompt.done)
+    }
+    this.#failLoadOn(this.#team)
+    this.#failLoadOn(this.#tokenizer)
+  }
+
+  /** What cannot be used need not be downloaded to its end. @param {Promise<unknown>} work */
+  #failLoadOn(work) {
+    work.catch((error) => {
+      if (!this.#isOver) this.#stop.abort(error)
+    })
+  }
+
+  /** @param {PackedHeader} header */
+  async #makeTokenizer({ config, eosIds, bosId }) {
+    const json = await this.#tokenizerJson
+    if (json === null) return null
+    const reservedIds = [...eosIds, ...(bosId === null ? [] : [bosId])]
+    return createTokenizer(json, { paddedVocabSize: config.padded_vocab_size, reservedIds })
+  }
+
+  /** @param {PackedHeader} header @param {string | Uint32Array} prompt */
+  async #promptIds({ bosId, addBos, config }, prompt) {
+    const isText = typeof prompt === 'string'
+    const tokenizer = isText ? await this.#tokenizer : null
+    const checked = isText ? prompt : checkIds(prompt, config.vocab_size, 'prompt')
+    const ids = await promptIds({ bosId, addBos, tokenizer }, checked, null, this.#stop.signal)
+    // With threads from the first token on.
+    await this.#team
+    return ids
+  }
+}
