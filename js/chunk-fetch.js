@@ -91,9 +91,11 @@ export class ChunkFetch {
     const { start, length } = this.#map.range(chunk)
     const bytes = this.#buffer.subarray(0, length)
     const body = await this.#bodyAt(start + this.#filled, end)
+    const before = this.#filled
     await this.#fill(body, bytes)
     if (this.#filled < length) {
       if (body.position === body.end) return false // as much as was asked for
+      if (this.#filled > before) this.#retries.progress() // a server that gives less at a time
       throw endsEarly(this.#file.name, body.position)
     }
     if (!(await this.#map.isRight(chunk, bytes))) {

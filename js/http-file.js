@@ -157,11 +157,12 @@ export class HttpFile {
       })
     } catch (cause) {
       const offline = globalThis.navigator?.onLine === false
-      const hint = !globalThis.location
-        ? ''
-        : offline
-          ? ' (this device is offline)'
-          : ' (not reachable, or the server does not allow this page: CORS)'
+      // A page is told nothing more; once the server has answered, it is neither of the two.
+      const unreached =
+        globalThis.location && !this.reached
+          ? ' (not reachable, or the server does not allow this page: CORS)'
+          : ''
+      const hint = offline ? ' (this device is offline)' : unreached
       const message = `GET ${this.name}: ${reasonOf(cause)}${hint}`
       throw new RequestFailure(message, { retryable: true, cause })
     }

@@ -23,7 +23,7 @@ import { startPageServer } from './page-server.js'
 /** @typedef {import('playwright-core').Page} Page */
 /** @typedef {import('playwright-core').BrowserContext} BrowserContext */
 
-const QUICK = { retries: 3, retryDelayMs: 5, stallTimeoutMs: 1500 }
+const QUICK = { retries: 3, retryDelayMs: 5, stallTimeoutMs: 1000 }
 const IDS = [1, 5, 900, 67000, 3]
 
 /** @type {Awaited<ReturnType<typeof installPackage>>} */
