@@ -50,8 +50,6 @@ import { RequestFailure } from './retry.js'
 const FIRST_BYTES = 4194304
 /** And for so much where the chunks are here already: most headers as a whole. */
 const HEADER_BYTES = 65536
-/** Most chunks of one request; fewer near the end, so that no stream is left alone there. */
-const MOST_SPAN = 4
 export class Download {
   #file
   #copy
@@ -254,9 +252,8 @@ export class Download {
         continue
       }
       const mayTake = (/** @type {number} */ other) => !this.#mayHave(job.map, other)
-      const span = this.#file.ranged
-        ? Math.min(MOST_SPAN, Math.ceil(job.missing.left / (2 * job.lanes)))
-        : job.map.count
+      // A request for each: so chunks, and with them layers, come nearly in order. Where there are no ranges, one for all.
+      const span = this.#file.ranged ? 1 : job.map.count
       await this.#fetch(
         job,
         [chunk, ...job.missing.following(chunk, span - 1, mayTake)],

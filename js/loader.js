@@ -21,7 +21,8 @@ import { withName } from './file-header.js'
  * What happens on the way; each is called once, and an error thrown in it ends the load.
  *
  * @typedef {object} LoadEvents
- * @property {(model: CoreModel, header: PackedHeader) => void} [onModel]  the memory is there, no weight yet
+ * @property {(model: CoreModel, header: PackedHeader) => void} [onModel]  the memory is there, no weight yet. When it throws, the caller ends what the
+ *   file does
  * @property {(json: string) => void} [onTokenizer]
  * @property {(part: number) => void} [onPart]  it is complete and sealed
  */
@@ -40,13 +41,16 @@ export async function loadModel(core, file, { variantFor, head } = {}, events = 
   const header = await readModelHeader(core, file)
   const model = core.createModel(header.config, { variant: variantFor?.(header), head })
   try {
-    events.onModel?.(model, header)
     const writer = new TensorWriter(file.name, header, model, events)
     // A head that becomes int4 on its way must come in order.
     const ordered = head === 'int4' && !header.config.tie_embeddings
     const take = (/** @type {number} */ chunk, /** @type {Uint8Array} */ bytes) =>
       writer.write(chunk * header.chunkBytes, bytes)
-    await file.readChunks(header, take, { ordered })
+    const reading = file.readChunks(header, take, { ordered })
+    reading.catch(() => {}) // it is awaited below, unless onModel throws
+    // While the first chunks are on their way.
+    events.onModel?.(model, header)
+    await reading
     return { model, header }
   } catch (error) {
     model.close()

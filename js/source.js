@@ -109,13 +109,15 @@ function describeText(text, fetch) {
  * @returns {string} URL
  */
 function hubUrl(text) {
-  const match = /^hf:([\w.-]+\/[\w.-]+)(?:@([^/]+))?(?:\/(.+))?$/.exec(text)
+  const match = /^hf:(\w[\w.-]*\/\w[\w.-]*)(?:@((?:[^/%]|%[0-9a-f]{2})+))?(?:\/(.+))?$/i.exec(text)
   if (!match) {
     throw new BmError('argument', `'${text}' is not of the form hf:OWNER/REPO[@REVISION][/FILE]`)
   }
   const [, repo, revision = 'main', file = HUB_FILE] = match
   const path = file.split('/').map(encodeURIComponent).join('/')
-  return `${HUB}/${repo}/resolve/${encodeURIComponent(decodeURIComponent(revision))}/${path}`
+  // One with a slash in it is given encoded: refs%2Fpr%2F1.
+  const commit = revision.includes('%') ? revision : encodeURIComponent(revision)
+  return `${HUB}/${repo}/resolve/${commit}/${path}`
 }
 
 /** @param {string} path @returns {SourceDescriptor} */

@@ -156,7 +156,14 @@ class Startup {
         this.#file,
         { variantFor, head },
         {
-          onModel: (model, header) => this.#begin(core, model, header),
+          onModel: (model, header) => {
+            try {
+              this.#begin(core, model, header)
+            } catch (error) {
+              this.#stop.abort(error)
+              throw error
+            }
+          },
           onTokenizer: (json) => this.#giveTokenizer(json),
           onPart: (part) => this.#prompt?.partSealed(part),
         },

@@ -25,18 +25,28 @@ void *bm_arena_take(bm_arena *arena, uint64_t count, uint64_t size) {
     return arena->base ? arena->base + start : NULL;
 }
 
+/*
+ * By calloc: a platform may know which memory is zero already, and need not touch it. As calloc aligns to less than
+ * a block wants, a block begins further in, and what is to be freed is noted before it.
+ */
 void *bm_block_alloc(uint64_t bytes) {
     size_t size = (size_t)bytes;
     if (size != bytes || size > SIZE_MAX - BM_ALIGN)
         return NULL;
-    void *block = aligned_alloc(BM_ALIGN, bm_round_up(size, BM_ALIGN));
-    if (block)
-        memset(block, 0, size);
+    uint8_t *whole = calloc(1, size + BM_ALIGN);
+    if (!whole)
+        return NULL;
+    uint8_t *block = whole + BM_ALIGN - (uintptr_t)whole % BM_ALIGN;
+    memcpy(block - sizeof whole, &whole, sizeof whole);
     return block;
 }
 
 void bm_block_free(void *block) {
-    free(block);
+    if (!block)
+        return;
+    void *whole;
+    memcpy(&whole, (uint8_t *)block - sizeof whole, sizeof whole);
+    free(whole);
 }
 
 /* Cephes logf (S. Moshier): x = 2^e * m with m in [sqrt(1/2), sqrt(2)), then a polynomial in m - 1. */

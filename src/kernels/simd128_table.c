@@ -22,6 +22,36 @@ static uint64_t signs_bytes(size_t rows, size_t cols) {
     return (uint64_t)bm_round_up(rows, BM_ROWS) * (cols / 8);
 }
 
+/* Of 16 rows of bytes, `at` the first, the 16 columns from `step` on: a vector of a column is 16 rows in their slots. */
+static void write_square(uint8_t *at, size_t row_bytes, const uint8_t *bytes) {
+    v128_t v[16];
+    v128_t t[16];
+    for (size_t slot = 0; slot < 16; slot++)
+        v[slot] = wasm_v128_load(bytes + bm_row_of_slot(slot) * row_bytes);
+    /* Four times every vector of the first half is interleaved with its fellow of the second: a transposition. */
+    for (size_t round = 0; round < 4; round++) {
+        for (size_t i = 0; i < 8; i++) {
+            t[2 * i] = wasm_i8x16_shuffle(v[i], v[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21,
+                                          6, 22, 7, 23);
+            t[2 * i + 1] = wasm_i8x16_shuffle(v[i], v[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28,
+                                              13, 29, 14, 30, 15, 31);
+        }
+        memcpy(v, t, sizeof v);
+    }
+    for (size_t column = 0; column < 16; column++)
+        wasm_v128_store(at + column * BM_ROWS, v[column]);
+}
+
+/* Whole rows, 16 of them, the first one a multiple of 16. */
+static void write_rows(uint8_t *at, size_t row_bytes, const uint8_t *bytes) {
+    size_t step = 0;
+    for (; step + 16 <= row_bytes; step += 16)
+        write_square(at + step * BM_ROWS, row_bytes, bytes + step);
+    for (; step < row_bytes; step++)
+        for (size_t row = 0; row < 16; row++)
+            at[step * BM_ROWS + bm_slot_of_row(row)] = bytes[row * row_bytes + step];
+}
+
 static void signs_write(uint8_t *w, size_t rows, size_t cols, uint64_t offset, const uint8_t *bytes,
                         size_t n) {
     (void)rows;
@@ -29,9 +59,16 @@ static void signs_write(uint8_t *w, size_t rows, size_t cols, uint64_t offset, c
     size_t row = (size_t)(offset / row_bytes);
     size_t step = (size_t)(offset % row_bytes);
     while (n > 0) {
+        uint8_t *at = w + row / BM_ROWS * BM_ROWS * row_bytes + step * BM_ROWS;
+        if (step == 0 && row % 16 == 0 && n >= 16 * row_bytes) {
+            write_rows(at + row % BM_ROWS, row_bytes, bytes);
+            bytes += 16 * row_bytes;
+            n -= 16 * row_bytes;
+            row += 16;
+            continue;
+        }
         size_t run = row_bytes - step < n ? row_bytes - step : n;
-        uint8_t *at = w + row / BM_ROWS * BM_ROWS * row_bytes + step * BM_ROWS +
-                      bm_slot_of_row(row % BM_ROWS);
+        at += bm_slot_of_row(row % BM_ROWS);
         for (size_t i = 0; i < run; i++)
             at[i * BM_ROWS] = bytes[i];
         bytes += run;

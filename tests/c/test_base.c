@@ -168,6 +168,36 @@ static void arena(uint64_t seed) {
     bm_block_free(block.base);
 }
 
+/* Blocks are zero whatever was in their memory before: fresh, used by others, and half of each. */
+static void blocks_are_zero(uint64_t seed) {
+    check_random r = check_seed(seed, 1);
+    struct {
+        uint8_t *bytes;
+        size_t size;
+    } held[8] = {{NULL, 0}};
+    for (size_t i = 0; i < 60; i++) {
+        size_t slot = check_between(&r, 0, 7);
+        bm_block_free(held[slot].bytes);
+        held[slot].bytes = NULL;
+        if (check_between(&r, 0, 3) == 0)
+            continue;
+        size_t most = check_between(&r, 0, 1) ? 3000 : 700000;
+        size_t size = check_between(&r, 1, most);
+        uint8_t *bytes = bm_block_alloc(size);
+        CHECK(bytes && (uintptr_t)bytes % BM_ALIGN == 0, "%zu bytes", size);
+        for (size_t k = 0; k < size; k++)
+            CHECK(bytes[k] == 0, "byte %zu of %zu is %u", k, size, (unsigned)bytes[k]);
+        memset(bytes, 0xa5, size);
+        held[slot].bytes = bytes;
+        held[slot].size = size;
+    }
+    for (size_t slot = 0; slot < 8; slot++) {
+        for (size_t k = 0; held[slot].bytes && k < held[slot].size; k++)
+            CHECK(held[slot].bytes[k] == 0xa5, "byte %zu of a block that is in use", k);
+        bm_block_free(held[slot].bytes);
+    }
+}
+
 /* Sizes that no machine has: NULL, also where 64 bits do not fit a size_t. */
 static void too_large(uint64_t seed) {
     (void)seed;
@@ -200,6 +230,7 @@ int main(int argc, char **argv) {
         {"power_of_two", power_of_two, 10},
         {"rounding", rounding, 10},
         {"arena", arena, 2000},
+        {"blocks_are_zero", blocks_are_zero, 100},
         {"too_large", too_large, 1},
         {"errors", errors, 1},
     };

@@ -1,7 +1,7 @@
 /*
  * test_model.c: taking tensors, sealing parts, and what happens when memory, bytes or numbers are wrong.
  *
- * Owns the allocator's failures: the program is linked with --wrap=aligned_alloc, so that the k-th
+ * Owns the allocator's failures: the program is linked with --wrap=calloc, so that the k-th
  * allocation fails on demand and no test takes more memory than LARGEST_BLOCK.
  */
 #include "bm_base.h"
@@ -20,16 +20,16 @@ static struct {
     size_t last_size;      /* of the last allocation asked for */
 } allocator = {.until_failure = -1};
 
-void *__real_aligned_alloc(size_t alignment, size_t size);
-void *__wrap_aligned_alloc(size_t alignment, size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__wrap_calloc(size_t count, size_t size);
 
-void *__wrap_aligned_alloc(size_t alignment, size_t size) {
+void *__wrap_calloc(size_t count, size_t size) {
     allocator.last_size = size;
     if (size > LARGEST_BLOCK || allocator.until_failure == 0)
         return NULL;
     if (allocator.until_failure > 0)
         allocator.until_failure--;
-    return __real_aligned_alloc(alignment, size);
+    return __real_calloc(count, size);
 }
 
 /* ---- Writing ------------------------------------------------------------------------------------- */

@@ -169,7 +169,8 @@ function findCFaults(path) {
     const [, quote, name = ''] = match
     if (quote === '<') {
       const intrinsics = path.startsWith('src/kernels/') && /(simd128|intrin|neon)\.h$/.test(name)
-      const platform = path.startsWith('wasm/') && /^(emscripten.*|stdatomic|time)\.h$/.test(name)
+      const platform =
+        path.startsWith('wasm/') && /^(emscripten.*|stdatomic|time|unistd)\.h$/.test(name)
       const allowed = C_SYSTEM.test(name) || intrinsics || platform
       return allowed ? [] : [`${path} includes <${name}>`]
     }

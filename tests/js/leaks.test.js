@@ -68,7 +68,8 @@ for (const where of /** @type {const} */ (['worker', 'inline'])) {
     ])
   })
 
-  test(`${where}: a thousand generations take no more memory than a hundred`, () => {
-    growsLittle('generations', where, [[100, 1000, LIMIT_BYTES]])
+  test(`${where}: fifteen hundred generations take no more memory than five hundred`, () => {
+    // The first hundreds grow the JavaScript heap and the code; a tenth of a thousand samplers would be 33 MB.
+    growsLittle('generations', where, [[500, 1500, LIMIT_BYTES]])
   })
 }

@@ -43,6 +43,6 @@ if (task === 'loads') {
   })
 } else {
   const model = await BiMamba.load(path, options)
-  await measure(1000, [100, 1000], (i) => generateOnce(model, i))
+  await measure(1500, [500, 1500], (i) => generateOnce(model, i))
   await model.close()
 }
