@@ -241,6 +241,29 @@ test('kept: no request at all, also offline; listed, sized and deleted', async (
   }
 })
 
+test('a file handle is a source, in a worker and inline', async (t) => {
+  const { page } = await freshPage(t)
+  const found = await page.evaluate(
+    async ({ url, ids }) => {
+      const { BiMamba } = /** @type {PageNames} */ (/** @type {unknown} */ (globalThis))
+      const handle = await (await navigator.storage.getDirectory()).getFileHandle('own', {
+        create: true,
+      })
+      const writer = await handle.createWritable()
+      await (await fetch(url)).body?.pipeTo(writer)
+      const all = []
+      for (const inline of [false, true]) {
+        const loaded = await BiMamba.load(handle, { inline })
+        all.push(await loaded.score(ids))
+        await loaded.close()
+      }
+      return all
+    },
+    { url: server.url('ok'), ids: IDS },
+  )
+  assert.deepEqual(found, [scores, scores])
+})
+
 test('a page reads inline what a worker has kept', async (t) => {
   const { page } = await freshPage(t)
   const url = server.url('ok')

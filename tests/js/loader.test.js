@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict'
 import { openAsBlob } from 'node:fs'
-import { readFile, truncate, writeFile } from 'node:fs/promises'
+import { open, readFile, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { pathToFileURL } from 'node:url'
@@ -128,6 +128,21 @@ test('every kind of Blob, inline and in a worker: of bytes, of a file, by its UR
     })
   }
   URL.revokeObjectURL(url)
+})
+
+test("Node's open files, inline and in a worker; they stay open", async () => {
+  const file = await open(path)
+  for (const inline of [true, false]) {
+    const model = await BiMamba.load(file, { inline })
+    assert.equal(model.info.fileBytes, bytes.length)
+    assert.equal(model.info.cache, null)
+    await model.close()
+  }
+  assert.equal((await file.stat()).size, bytes.length)
+  await file.close()
+  for (const inline of [true, false]) {
+    await assert.rejects(BiMamba.load(file, { inline }), { name: 'BmError' })
+  }
 })
 
 test('sources of a wrong type are refused', () => {
