@@ -29,6 +29,8 @@ export class StoredCopy {
   #starting = null
   /** @type {string | null} of the file that `find` looked for */
   #identity = null
+  /** Something could not be written: nothing more is tried. */
+  #hasGivenUp = false
   /** @type {string | null} why the file is not kept, for people */
   note = null
 
@@ -125,7 +127,7 @@ export class StoredCopy {
       ? this.#store
       : this.#stores.find(({ writable }) => writable)
     const identity = String(this.#identity)
-    if (!store) return false
+    if (!store || this.#hasGivenUp) return false
     try {
       this.#unlock = await store.lock(identity, { ...(signal ? { signal } : {}), onWait })
       const writable = await store.create(identity)
@@ -177,6 +179,7 @@ export class StoredCopy {
 
   /** Keeps nothing from here on. What fills the device up is taken away again. @param {unknown} error */
   async #giveUp(error) {
+    this.#hasGivenUp = true
     if (this.note === null) {
       const reason = error instanceof BmError ? error.message : reasonOf(error)
       this.note = `the file is not kept, and the model runs from memory: ${reason}`

@@ -88,7 +88,7 @@ class OpfsStore {
     const folder = await this.#models.getDirectoryHandle(identity).catch(() => null)
     const file = folder && (await fileIn(folder, FILE))
     if (!folder || !file) return null
-    return new ReadEntry(file, await readJournal(folder, identity))
+    return new ReadEntry(folder, file, await readJournal(folder, identity))
   }
 
   /** @param {string} identity @returns {Promise<WritableEntry>} */
@@ -165,11 +165,13 @@ class OpfsStore {
 
 /** @implements {Entry} */
 class ReadEntry {
+  #folder
   #file
   #journal
 
-  /** @param {File} file @param {Journal | null} journal */
-  constructor(file, journal) {
+  /** @param {FileSystemDirectoryHandle} folder @param {File} file @param {Journal | null} journal */
+  constructor(folder, file, journal) {
+    this.#folder = folder
     this.#file = file
     this.#journal = journal
   }
@@ -194,7 +196,19 @@ class ReadEntry {
     }
   }
 
-  async touch() {}
+  /** The journal's age says when; a page cannot write it. */
+  async touch() {
+    const bytes = this.#journal?.bytes
+    if (!bytes) return
+    try {
+      const file = await openSync(await this.#folder.getFileHandle(JOURNAL))
+      file.write(bytes.subarray(0, 1), 0)
+      file.close()
+    } catch {
+      // Another tab has it open, or this is a page.
+    }
+  }
+
   async close() {}
 }
 

@@ -102,7 +102,7 @@ class WebCacheStore {
         fileBytes: about?.fileBytes ?? null,
         storedBytes,
         complete: isComplete(pieces, about),
-        usedAt: about?.writtenAt ?? null,
+        usedAt: about?.usedAt ?? null,
       })
     }
     return models
@@ -154,7 +154,7 @@ class WebCacheStore {
   }
 }
 
-/** @typedef {FileSizes & { writtenAt: number }} About */
+/** @typedef {FileSizes & { usedAt: number }} About */
 
 /** @param {Set<number>} pieces @param {FileSizes | null} about */
 function isComplete(pieces, about) {
@@ -198,7 +198,12 @@ class WebCacheEntry {
   /** @param {Uint8Array} bytes @param {FileSizes} sizes */
   async writeHeader(bytes, sizes) {
     await this.#write(0, bytes)
-    this.#about = { ...sizes, writtenAt: Date.now() }
+    await this.#writeAbout(sizes)
+  }
+
+  /** @param {FileSizes} sizes */
+  async #writeAbout({ fileBytes, chunkCount }) {
+    this.#about = { fileBytes, chunkCount, usedAt: Date.now() }
     await put(this.#cache, pieceUrl(this.#identity, 'about'), JSON.stringify(this.#about))
   }
 
@@ -218,7 +223,11 @@ class WebCacheEntry {
   }
 
   async finish() {}
-  async touch() {}
+
+  async touch() {
+    if (this.#about) await this.#writeAbout(this.#about).catch(() => {})
+  }
+
   async close() {}
 }
 

@@ -99,7 +99,7 @@ export function loadLine({ phase, loadedBytes, totalBytes, cachedBytes, bytesPer
   if (phase === 'connect' || totalBytes === null) return 'connecting'
   if (phase === 'wait') return 'waiting: another process is downloading this model'
   if (phase === 'start' || phase === 'ready') return 'starting'
-  const speed = bytesPerSecond === null ? '' : `  ${formatBytes(bytesPerSecond)}/s`
+  const speed = !bytesPerSecond ? '' : `  ${formatBytes(bytesPerSecond)}/s`
   const left = etaMs === null ? '' : `  ${formatTime(etaMs / 1000)} left`
   const share = Math.floor((100 * cachedBytes) / totalBytes)
   const cached = share > 0 ? `  ${share} % from the cache` : ''
