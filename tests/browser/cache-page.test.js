@@ -141,7 +141,9 @@ test('every fault that passes: the same model, in a worker and inline', async (t
 })
 
 test('every fault that stays: one error with its code, and nothing kept as whole', async (t) => {
-  for (const [i, [mode, params, code, patterns]] of LASTING.entries()) {
+  // A page of another origin cannot see a wrong total, and the bytes are right.
+  const visible = LASTING.filter(([mode]) => mode !== 'wrongTotal')
+  for (const [i, [mode, params, code, patterns]] of visible.entries()) {
     // Fresh, for what is right of a file is kept, whichever URL it came from.
     const { page, context } = await freshPage(t)
     const url = server.url(mode, params)
