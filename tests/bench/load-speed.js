@@ -1,12 +1,11 @@
 /**
- * `npm run bench:load -- [--shape 780M] [--rounds 5] [--prompt 200] [--rate 40]`: how long a model takes to arrive.
+ * `npm run bench:load -- [--shape 780M] [--rounds 5] [--prompt 200] [--rate 10]`: how long a model takes to arrive.
  *
- * Owns three measurements, in Node and in Chromium, all with random weights in a published shape and a server of its own on 127.0.0.1:
+ * Owns two measurements, in Node and in Chromium, all with random weights in a published shape and a server of its own on 127.0.0.1:
  *   warm    from the kept file (disk, or the origin private file system) to the first token, beside reading and hashing that file
  *           alone, in turn; the ratio is what loading costs beyond looking at the bytes
  *   cold    from the server, which sends at `--rate` MB/s: from its last byte to the first token, with the prompt read while the model
  *           arrives (`load({ prompt })`) and without
- *   memory  the most that a load had resident, less what was resident before and the size of the file (Node)
  * Prints one JSON line for each.
  */
 
@@ -229,7 +228,7 @@ const { values } = parseArgs({
     shape: { type: 'string', default: '780M' },
     rounds: { type: 'string', default: '5' },
     prompt: { type: 'string', default: '200' },
-    rate: { type: 'string', default: '40' },
+    rate: { type: 'string', default: '10' },
   },
 })
 const shape = SHAPE_NAMES.find((name) => name === values.shape)
