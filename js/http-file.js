@@ -135,9 +135,19 @@ export class HttpFile {
       const location = answer.status >= 300 && answer.status < 400 && answer.headers.get('location')
       if (!location) return { answer, url: answer.url || url }
       await answer.body?.cancel()
-      url = new URL(location, url).href
+      url = this.#targetOf(location, url)
     }
     throw new RequestFailure(`GET ${this.name}: more than ${MOST_HOPS} redirects`)
+  }
+
+  /** @param {string} location @param {string} base */
+  #targetOf(location, base) {
+    try {
+      return new URL(location, base).href
+    } catch (cause) {
+      const message = `GET ${this.name}: it redirects to '${location.slice(0, 100)}', which is no URL`
+      throw new RequestFailure(message, { cause })
+    }
   }
 
   /**

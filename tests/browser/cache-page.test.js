@@ -170,6 +170,49 @@ test('a server that allows no page of another origin: said within a second', asy
   assert.ok(performance.now() - began < 1500)
 })
 
+test('a file that changes while it comes: one or the other, whole', async (t) => {
+  const other = await chunkedModel(8)
+  const changing = await startFaultServer(model.bytes, { other: other.bytes })
+  t.after(() => changing.close())
+  const loaded = await NodeBiMamba.load(other.path)
+  const otherScores = await loaded.score(IDS)
+  await loaded.close()
+  for (const [i, n] of [1, 2, 4].entries()) {
+    const { page, context } = await freshPage(t)
+    const url = changing.url('swap', { n })
+    const found = await load(page, url, { inline: i === 1, streams: 1 })
+    assert.ok(found.error === null, String(found.error))
+    assert.deepEqual(found.scores, otherScores)
+    await context.close()
+  }
+})
+
+test('a browser is asked to keep what a page has downloaded', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'bimamba-profile-'))
+  const persistent = await launchPersistent(folder)
+  t.after(async () => {
+    await persistent.close()
+    await rm(folder, { recursive: true, force: true })
+  })
+  const page = await openPage(persistent)
+  const session = await persistent.newCDPSession(page)
+  const isKept = () =>
+    page.evaluate(async () => {
+      const { BiMamba } = /** @type {PageNames} */ (/** @type {unknown} */ (globalThis))
+      return (await BiMamba.cache.room()).persisted
+    })
+  assert.equal(await isKept(), false)
+  const permission = { name: 'persistent-storage' }
+  await session.send('Browser.setPermission', {
+    origin: pages.url,
+    permission,
+    setting: 'granted',
+  })
+  await loads(page, server.url('ok'))
+  for (let i = 0; i < 50 && !(await isKept()); i++) await page.waitForTimeout(50)
+  assert.equal(await isKept(), true)
+})
+
 test('headers: Authorization follows no redirect, others refuse one', async (t) => {
   const permissive = await startFaultServer(model.bytes, { preflight: true })
   t.after(() => permissive.close())

@@ -153,7 +153,7 @@ for (const { name, inline, isolated } of MODES) {
 const FAULTS = [
   { file: 'missing.safetensors', options: {}, code: 'network', names: /404/ },
   { file: '../page/plain-page.html', options: {}, code: 'format', names: /HTML/i },
-  { file: 'short.safetensors', options: {}, code: 'network', names: /truncated/ },
+  { file: 'short.safetensors', options: { retryDelayMs: 5 }, code: 'network', names: /truncated/ },
   { file: 'flipped.safetensors', options: {}, code: 'integrity', names: /chunk/i },
   { file: 'good.safetensors', options: { precision: 'low' }, code: 'argument', names: /precision/ },
 ]

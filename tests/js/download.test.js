@@ -252,6 +252,7 @@ test('headers go to the origin of the URL, and no further', async (t) => {
       assert.ok(!isForeign || request.headers['x-key'] === undefined)
     }
   }
+  await fails(t, server.url('lost'), 'network', [/which is no URL/], { headers })
   server.reset()
   await loads(t, server.url('redirect', { hops: 2 }), { headers })
   assert.ok(server.requests.every((request) => request.headers['x-key'] === 'secret'))

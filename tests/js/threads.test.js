@@ -36,7 +36,8 @@ const TEAMS = [
 /** @type {string} */
 let path
 before(async () => {
-  path = await tinyModel({ seed: SEED, tokenizer: null, config: SHAPE })
+  // Without an EOS, which any seed may draw first.
+  path = await tinyModel({ seed: SEED, tokenizer: null, config: SHAPE, bos: false })
 })
 
 describe(`bits, seed ${SEED}`, () => {

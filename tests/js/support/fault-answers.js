@@ -291,6 +291,7 @@ const UNUSUAL = {
   },
   loop: ({ response, url }) =>
     void response.writeHead(302, { location: `${url.pathname}${url.search}` }).end(),
+  lost: ({ response }) => void response.writeHead(302, { location: 'http://' }).end(),
   /** Leads to an address that is good for `n` requests. */
   expiring: ({ response, nth, url }) => {
     const next = new URL(url)
