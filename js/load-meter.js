@@ -84,7 +84,7 @@ export class LoadMeter {
       totalBytes: this.#total,
       cachedBytes: this.#cached,
       bytesPerSecond,
-      etaMs: left === null || !bytesPerSecond ? null : Math.round((1000 * left) / bytesPerSecond),
+      etaMs: left === 0 ? 0 : timeFor(left, bytesPerSecond),
     })
   }
 
@@ -98,4 +98,10 @@ export class LoadMeter {
     if (!first || at - first.at < INTERVAL_MS / 2) return null
     return Math.round((1000 * (this.#shown - first.bytes)) / (at - first.at))
   }
+}
+
+/** @param {number | null} bytes @param {number | null} bytesPerSecond @returns {number | null} ms */
+function timeFor(bytes, bytesPerSecond) {
+  if (bytes === null || !bytesPerSecond) return null
+  return Math.round((1000 * bytes) / bytesPerSecond)
 }
