@@ -195,6 +195,60 @@ bm_status bm_session_append(bm_session *session, const uint32_t *ids, size_t n, 
  */
 bm_status bm_session_logits(bm_session *session, size_t index, const float **logits, bm_error *err);
 
+/* ---- Its state, as bytes ---------------------------------------------------------------------- */
+
+/* An array of a state, and where it begins in the block. */
+typedef struct {
+    bm_tensor tensor; /* `part` means nothing here */
+    uint64_t offset;
+} bm_state_tensor;
+
+/*
+ * A state is one block of bytes, of a size that the configuration and the type fix: BM_F32 and BM_I16 as sessions
+ * have it, BM_I8 only to be kept, with a unit per row. Between the arrays there may be gaps. Blocks of one model
+ * and type have the same layout, whatever computes.
+ */
+uint64_t bm_state_bytes(const bm_config *config, bm_dtype dtype);
+size_t bm_state_tensor_count(bm_dtype dtype);
+bm_state_tensor bm_state_tensor_at(const bm_config *config, bm_dtype dtype, size_t index);
+
+/*
+ * Writes the state `in` of one type as the state `out` of another; blocks of bm_state_bytes each, aligned to 64, that do not
+ * overlap. From 16 to 32 bits is exact, to fewer bits rounds each row to its own unit. BM_E_ARGUMENT: no such type.
+ */
+bm_status bm_state_convert(const bm_config *config, bm_dtype from, const void *in, bm_dtype to,
+                           void *out, bm_error *err);
+
+/*
+ * The block of a session: with its position, all that it knows. Valid and up to date until the next call on
+ * the session. Whoever writes another state of the same model and type over it must call bm_session_adopt next.
+ */
+void *bm_session_state(bm_session *session);
+
+/*
+ * Makes the block's content the session's state after `position` tokens; the logits are those after the last
+ * of them. 0 is the same as bm_session_reset. BM_E_NUMERIC: NaN or infinity in it.
+ */
+bm_status bm_session_adopt(bm_session *session, uint64_t position, bm_error *err);
+
+/* ---- Several sessions together ---------------------------------------------------------------- */
+
+enum { BM_MAX_TOGETHER = 64 };
+
+/*
+ * bm_session_append of ids[i] to sessions[i], for n different sessions of one model and precision, whose weights are
+ * read once for all. Bit for bit what each would have alone. BM_E_ARGUMENT, BM_E_ORDER, or BM_E_NUMERIC of a session from
+ * before: nothing has changed. Else BM_E_NUMERIC: of the first session that failed, and all have moved on.
+ */
+bm_status bm_session_append_each(bm_session *const *sessions, const uint32_t *ids, size_t n,
+                                 bm_error *err);
+
+/*
+ * Computes the logits after the last token of each of them, where bm_session_logits then finds them. Errors as above, and
+ * BM_E_ARGUMENT: a session has read no token.
+ */
+bm_status bm_session_logits_each(bm_session *const *sessions, size_t n, bm_error *err);
+
 /* ---- Prompt of a model that is still arriving ------------------------------------------------- */
 
 typedef struct bm_prompt bm_prompt;

@@ -11,19 +11,20 @@
  *   logits = head(RMSNorm(r))
  *
  * Each step runs over all tokens of the chunk before the next one, so the kernels see many tokens at
- * once and a head's state stays in cache. A step is cut into tasks by what it writes: tokens, blocks of
- * rows and tokens, or heads; a task also does what follows on the same numbers. What costs time is the
- * kernels'.
+ * once and a head's state stays in cache. Tokens of different timelines differ only in the scan and its
+ * convolution. A step is cut into tasks by what it writes: tokens, blocks of rows and tokens, or heads; a
+ * task also does what follows on the same numbers. What costs time is the kernels'.
  */
 #include "bm_forward.h"
 
-/* One layer at work: the weights, the layer's slice of the timeline, and the chunk. */
+/* One layer at work: the weights, and the chunk. */
 typedef struct {
     const bm_model *model;
     const bm_kernels *kernels;
     const bm_layer *layer;
     const bm_scratch *scratch;
-    bm_timeline *timeline;
+    const bm_lane *lanes;
+    size_t n_lanes;
     bm_precision precision;
     size_t index; /* of the layer */
     size_t n;     /* tokens */
@@ -128,19 +129,19 @@ static void prepare_in(void *arg, size_t token, size_t thread) {
 }
 
 /*
- * Channels of the convolution, all tokens in order. A channel's history is a ring of d_conv - 1 inputs:
- * that of position p is in row p % (d_conv - 1), so the oldest is where the token's own will be.
+ * Channels of the convolution, all tokens of a lane in order. A channel's history is a ring of d_conv - 1
+ * inputs: that of position p is in row p % (d_conv - 1), so the oldest is where the token's own will be.
  */
-static void convolve(const pass *p, range channels) {
+static void convolve(const pass *p, const bm_lane *lane, range channels) {
     const bm_dims *n = &p->model->dims;
     size_t d_conv = p->model->config.d_conv;
     size_t rows = d_conv - 1;
-    float *ring = p->timeline->conv + p->index * rows * n->conv_dim + channels.start;
-    for (size_t t = 0; t < p->n; t++) {
+    float *ring = lane->timeline->conv + p->index * rows * n->conv_dim + channels.start;
+    for (size_t t = 0; t < lane->n; t++) {
         float *history[3];
         for (size_t k = 0; k < rows; k++)
-            history[k] = ring + (size_t)((p->timeline->position + t + k) % rows) * n->conv_dim;
-        p->kernels->conv_silu(zxbcdt_of(p, t) + n->d_inner + channels.start, history,
+            history[k] = ring + (size_t)((lane->timeline->position + t + k) % rows) * n->conv_dim;
+        p->kernels->conv_silu(zxbcdt_of(p, lane->start + t) + n->d_inner + channels.start, history,
                               p->layer->conv + channels.start, n->conv_dim,
                               p->layer->conv_bias + channels.start, channels.end - channels.start,
                               d_conv);
@@ -162,7 +163,8 @@ static void mix_shared(const pass *p) {
     const bm_dims *n = &p->model->dims;
     size_t groups = p->model->config.ngroups;
     size_t d_state = p->model->config.d_state;
-    convolve(p, (range){n->d_inner, n->conv_dim});
+    for (size_t l = 0; l < p->n_lanes; l++)
+        convolve(p, &p->lanes[l], (range){n->d_inner, n->conv_dim});
     for (size_t t = 0; t < p->n; t++)
         for (size_t g = 0; g < groups; g++)
             p->scratch->b_max[t * groups + g] =
@@ -210,41 +212,49 @@ static bm_scan_step step_of(const pass *p, size_t h, size_t t, bm_ssm_scale *sca
                           .b_max = b_max};
 }
 
-/* One head over all tokens of the chunk: its state stays in cache. Its share of conv and gate, too. */
-static void scan(void *arg, size_t h, size_t thread) {
-    (void)thread;
-    const pass *p = arg;
+/* Tokens of one head and one timeline, at most BM_TOKENS: the recurrence, and the gate behind it. */
+static void scan_block(const pass *p, const bm_timeline *timeline, size_t h, range tokens) {
     const bm_config *c = &p->model->config;
     const bm_dims *n = &p->model->dims;
     size_t slot = p->index * n->n_heads + h;
-    uint8_t *state = (uint8_t *)p->timeline->ssm +
-                     slot * c->headdim * c->d_state * bm_dtype_size(p->timeline->ssm_dtype);
-    convolve(p, (range){h * c->headdim, (h + 1) * c->headdim});
-    for (size_t block = 0; block < blocks_of(p->n); block++) {
-        range tokens = tokens_of_block(p->n, block);
-        bm_scan_step steps[BM_TOKENS];
-        for (size_t t = tokens.start; t < tokens.end; t++)
-            steps[t - tokens.start] = step_of(p, h, t, &p->timeline->scales[slot]);
-        const float *row = zxbcdt_of(p, tokens.start);
-        const float *b = row + 2 * n->d_inner + h / n->heads_per_group * c->d_state;
-        const bm_scan in = {.x = row + n->d_inner + h * c->headdim,
-                            .b = b,
-                            .c = b + n->bc_size,
-                            .stride = p->scratch->zxbcdt_stride,
-                            .step = steps,
-                            .n = tokens.end - tokens.start,
-                            .skip = p->layer->d[h]};
-        float *y = p->scratch->y + tokens.start * n->d_inner + h * c->headdim;
-        if (p->timeline->ssm_dtype == BM_I16)
-            p->kernels->scan_i16((int16_t *)(void *)state, p->timeline->unit + slot * c->headdim,
-                                 p->timeline->most + slot * c->headdim, y, n->d_inner, &in,
-                                 c->headdim, c->d_state);
-        else
-            p->kernels->scan_f32((float *)(void *)state, y, n->d_inner, &in, c->headdim,
-                                 c->d_state);
-        for (size_t t = tokens.start; t < tokens.end; t++)
-            p->kernels->gate(p->scratch->y + t * n->d_inner + h * c->headdim,
-                             zxbcdt_of(p, t) + h * c->headdim, c->headdim);
+    uint8_t *state = (uint8_t *)timeline->ssm +
+                     slot * c->headdim * c->d_state * bm_dtype_size(timeline->ssm_dtype);
+    bm_scan_step steps[BM_TOKENS];
+    for (size_t t = tokens.start; t < tokens.end; t++)
+        steps[t - tokens.start] = step_of(p, h, t, &timeline->scales[slot]);
+    const float *row = zxbcdt_of(p, tokens.start);
+    const float *b = row + 2 * n->d_inner + h / n->heads_per_group * c->d_state;
+    const bm_scan in = {.x = row + n->d_inner + h * c->headdim,
+                        .b = b,
+                        .c = b + n->bc_size,
+                        .stride = p->scratch->zxbcdt_stride,
+                        .step = steps,
+                        .n = tokens.end - tokens.start,
+                        .skip = p->layer->d[h]};
+    float *y = p->scratch->y + tokens.start * n->d_inner + h * c->headdim;
+    if (timeline->ssm_dtype == BM_I16)
+        p->kernels->scan_i16((int16_t *)(void *)state, timeline->unit + slot * c->headdim,
+                             timeline->most + slot * c->headdim, y, n->d_inner, &in, c->headdim,
+                             c->d_state);
+    else
+        p->kernels->scan_f32((float *)(void *)state, y, n->d_inner, &in, c->headdim, c->d_state);
+    for (size_t t = tokens.start; t < tokens.end; t++)
+        p->kernels->gate(p->scratch->y + t * n->d_inner + h * c->headdim,
+                         zxbcdt_of(p, t) + h * c->headdim, c->headdim);
+}
+
+/* One head over all tokens of a lane: its state stays in cache. Its share of conv and gate, too. */
+static void scan(void *arg, size_t task, size_t thread) {
+    (void)thread;
+    const pass *p = arg;
+    size_t headdim = p->model->config.headdim;
+    size_t h = task % p->model->dims.n_heads;
+    const bm_lane *lane = &p->lanes[task / p->model->dims.n_heads];
+    convolve(p, lane, (range){h * headdim, (h + 1) * headdim});
+    for (size_t block = 0; block < blocks_of(lane->n); block++) {
+        range tokens = tokens_of_block(lane->n, block);
+        scan_block(p, lane->timeline, h,
+                   (range){lane->start + tokens.start, lane->start + tokens.end});
     }
 }
 
@@ -286,14 +296,15 @@ static void embed(const pass *p, const uint32_t *ids) {
         bm_model_embed(p->model, ids[t], p->scratch->r + t * p->model->config.d_model);
 }
 
-/* The last norm, whose output is the head's input; and the tokens are the timeline's. */
+/* The last norm, whose output is the head's input; and the tokens are their timelines'. */
 static void finish(const pass *p) {
     const bm_model *m = p->model;
     size_t d_model = m->config.d_model;
     for (size_t t = 0; t < p->n; t++)
         p->kernels->norm_scale(p->scratch->hidden + t * d_model, p->scratch->r + t * d_model,
                                m->norm_f, m->zeros, d_model, m->config.norm_eps);
-    p->timeline->position += p->n;
+    for (size_t l = 0; l < p->n_lanes; l++)
+        p->lanes[l].timeline->position += p->lanes[l].n;
 }
 
 void bm_forward_step(const bm_chunk *c, bm_step which, size_t layer) {
@@ -301,7 +312,8 @@ void bm_forward_step(const bm_chunk *c, bm_step which, size_t layer) {
               .kernels = c->model->kernels,
               .layer = &c->model->layers[layer],
               .scratch = c->scratch,
-              .timeline = c->timeline,
+              .lanes = c->lanes,
+              .n_lanes = c->n_lanes,
               .precision = c->precision,
               .index = layer,
               .n = c->n,
@@ -313,7 +325,7 @@ void bm_forward_step(const bm_chunk *c, bm_step which, size_t layer) {
     case BM_STEP_PROJECT_IN: run(c->team, project_in, &p, product_tasks); break;
     case BM_STEP_SCAN:
         mix_shared(&p);
-        run(c->team, scan, &p, c->model->dims.n_heads);
+        run(c->team, scan, &p, c->n_lanes * c->model->dims.n_heads);
         break;
     case BM_STEP_PREPARE_OUT: run(c->team, prepare_out, &p, c->n); break;
     case BM_STEP_PROJECT_OUT: run(c->team, project_out, &p, product_tasks); break;
@@ -335,50 +347,58 @@ void bm_forward(const bm_chunk *c) {
 typedef struct {
     const bm_model *model;
     bm_precision precision;
-    const void *act;     /* input of an int8 or int4 head */
-    const float *hidden; /* input of any other */
-    float *logits;
+    const bm_head_lane *lanes;
+    size_t n_lanes;
     size_t parts;
 } head_pass;
 
-static void head_rows(void *arg, size_t part, size_t thread) {
-    (void)thread;
-    const head_pass *p = arg;
+static void head_block(const head_pass *p, const bm_head_lane *lane, range r) {
     const bm_token_table *head = &p->model->head;
     const bm_kernels *k = p->model->kernels;
     size_t cols = p->model->config.d_model;
-    range r = rows_of_part(p->model->config.vocab_size, part, p->parts);
-    if (r.start >= r.end)
-        return;
     size_t rows = r.end - r.start;
     size_t at = r.start * cols;
-    float *logits = p->logits + r.start;
+    float *logits = lane->logits + r.start;
     if (p->model->head_form == BM_HEAD_INT4) {
         k->head_i4(logits, p->model->head_i4 + bm_i4_units(r.start, cols), head->scale + r.start,
-                   rows, cols, p->act, p->precision);
+                   rows, cols, lane->act, p->precision);
         return;
     }
     switch (p->model->config.embedding_dtype) {
     case BM_I8:
         k->head_i8(logits, (const int8_t *)head->weight + at, head->scale + r.start, rows, cols,
-                   p->act, p->precision);
+                   lane->act, p->precision);
         break;
     case BM_F16:
-        k->head_f16(logits, (const uint16_t *)head->weight + at, rows, cols, p->hidden);
+        k->head_f16(logits, (const uint16_t *)head->weight + at, rows, cols, lane->hidden);
         break;
-    default: k->head_f32(logits, (const float *)head->weight + at, rows, cols, p->hidden); break;
+    default: k->head_f32(logits, (const float *)head->weight + at, rows, cols, lane->hidden); break;
+    }
+}
+
+/* Several vectors take turns at so many rows as stay in cache. */
+static void head_rows(void *arg, size_t part, size_t thread) {
+    (void)thread;
+    const head_pass *p = arg;
+    range all = rows_of_part(p->model->config.vocab_size, part, p->parts);
+    size_t step = p->n_lanes > 1 ? BM_ROWS : all.end - all.start;
+    for (size_t start = all.start; start < all.end; start += step) {
+        range block = {start, all.end - start < step ? all.end : start + step};
+        for (size_t l = 0; l < p->n_lanes; l++)
+            head_block(p, &p->lanes[l], block);
     }
 }
 
 void bm_forward_logits(const bm_model *model, bm_precision precision, const bm_team *team,
-                       const bm_scratch *scratch, const float *hidden, float *logits) {
+                       const bm_head_lane *lanes, size_t n) {
     if (model->config.embedding_dtype == BM_I8)
-        model->kernels->quantize(scratch->act, hidden, model->config.d_model, precision);
+        for (size_t l = 0; l < n; l++)
+            model->kernels->quantize(lanes[l].act, lanes[l].hidden, model->config.d_model,
+                                     precision);
     head_pass p = {.model = model,
                    .precision = precision,
-                   .act = scratch->act,
-                   .hidden = hidden,
-                   .logits = logits,
+                   .lanes = lanes,
+                   .n_lanes = n,
                    .parts = parts_of(team, 1)};
     run(team, head_rows, &p, p.parts);
 }

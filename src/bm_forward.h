@@ -9,28 +9,7 @@
 #define BM_FORWARD_H
 
 #include "bm_model.h"
-
-/*
- * The SSM state of a head is S = scale * stored, and |stored| <= 2 * bound. A token's decay multiplies
- * the one number `scale` instead of all of S, so a 16-bit S cannot get stuck when the decay is less
- * than half a unit in its last place, a fading S does not crawl through subnormals, and S is rounded
- * once a token. In 16 bits, stored is an integer times its row's unit: see scan_i16 in kernels.h.
- */
-typedef struct {
-    float scale; /* 0: S is zero */
-    float bound;
-} bm_ssm_scale;
-
-/* The recurrent state: all that the model knows of the tokens so far. All zero at position 0. */
-typedef struct {
-    bm_dtype ssm_dtype; /* BM_F32 or BM_I16 */
-    float *conv; /* [n_layer, d_conv - 1, conv_dim]: inputs; position p is row p % (d_conv - 1) */
-    void *ssm;   /* [n_layer, n_heads, headdim, d_state] */
-    bm_ssm_scale *scales; /* [n_layer, n_heads] */
-    float *unit;          /* [n_layer, n_heads, headdim] of BM_I16, see scan_i16; 0: nothing yet */
-    float *most;          /* the same */
-    uint64_t position;    /* tokens consumed */
-} bm_timeline;
+#include "bm_state.h"
 
 /* Scratch for chunks of up to T tokens; nothing in it outlives a call except `hidden`. */
 typedef struct {
@@ -51,12 +30,20 @@ typedef struct {
     float *hidden;        /* [T, d_model] final normed vectors of the last chunk */
 } bm_scratch;
 
-/* Tokens on their way: what they pass, and what is worked in. */
+/* The tokens of a chunk that continue one timeline, in order. */
+typedef struct {
+    bm_timeline *timeline;
+    size_t start; /* among the tokens of the chunk */
+    size_t n;
+} bm_lane;
+
+/* Tokens on their way: what they pass, and what is worked in. Only the recurrence tells lanes apart. */
 typedef struct {
     const bm_model *model;
     bm_precision precision;
     const bm_team *team; /* or NULL */
-    bm_timeline *timeline;
+    const bm_lane *lanes;
+    size_t n_lanes;
     const bm_scratch *scratch;
     const uint32_t *ids; /* [n] below vocab_size */
     size_t n;            /* at most T */
@@ -68,8 +55,15 @@ void bm_forward(const bm_chunk *chunk);
 /* One step of it; `layer` < n_layer, also where it plays no part. */
 void bm_forward_step(const bm_chunk *chunk, bm_step which, size_t layer);
 
-/* logits [vocab_size] from one hidden vector [d_model]; uses scratch->act. */
+/* One vector on its way through the head. */
+typedef struct {
+    const float *hidden; /* [d_model] */
+    void *act;           /* room for it as a prepared input */
+    float *logits;       /* [vocab_size] */
+} bm_head_lane;
+
+/* The logits of n vectors, which the weights of the head are read once for. */
 void bm_forward_logits(const bm_model *model, bm_precision precision, const bm_team *team,
-                       const bm_scratch *scratch, const float *hidden, float *logits);
+                       const bm_head_lane *lanes, size_t n);
 
 #endif

@@ -1,9 +1,9 @@
 /*
  * bm_session.c: one mutable timeline over a shared model: its memory, its position, its guards.
  *
- * Owns the recurrent state, the scratch memory of a chunk and the logits, in one block, and the prompt
- * that is read while the model is still arriving. What a layer does is bm_forward.c's. A session whose
- * numbers went bad says so until it is reset.
+ * Owns the recurrent state, the scratch memory of a chunk and the logits, in one block; sessions that
+ * step together; and the prompt that is read while the model is still arriving. What a layer does is
+ * bm_forward.c's. A session whose numbers went bad says so until it is reset or adopts a good state.
  */
 #include "bm_forward.h"
 
@@ -19,27 +19,11 @@ struct bm_session {
     size_t logits_of;     /* the token of the last append that `logits` belongs to, or NO_LOGITS */
     bool failed;          /* NaN or infinity reached the state */
     bm_prompt *prompt;    /* that is on its way through the layers, or NULL */
-    uint64_t state_bytes; /* of the timeline's arrays, one block from `conv` on */
+    uint64_t state_bytes; /* of the timeline's arrays, one block from `last` on */
 };
 
 static size_t larger(size_t a, size_t b) {
     return a < b ? b : a;
-}
-
-static bm_timeline layout_timeline(bm_arena *arena, const bm_model *m, bm_dtype ssm_dtype) {
-    uint64_t n_layer = m->config.n_layer;
-    uint64_t heads = n_layer * m->dims.n_heads;
-    uint64_t conv_rows = n_layer * (m->config.d_conv - 1);
-    uint64_t head_state = (uint64_t)m->config.headdim * m->config.d_state;
-    uint64_t rows = ssm_dtype == BM_I16 ? heads * m->config.headdim : 0;
-    return (bm_timeline){
-        .ssm_dtype = ssm_dtype,
-        .conv = bm_arena_take(arena, conv_rows * m->dims.conv_dim, sizeof(float)),
-        .ssm = bm_arena_take(arena, heads * head_state, bm_dtype_size(ssm_dtype)),
-        .scales = bm_arena_take(arena, heads, sizeof(bm_ssm_scale)),
-        .unit = bm_arena_take(arena, rows, sizeof(float)),
-        .most = bm_arena_take(arena, rows, sizeof(float)),
-    };
 }
 
 static size_t act_bytes(const bm_model *m, size_t cols, bm_precision precision) {
@@ -76,7 +60,7 @@ static bm_scratch layout_scratch(bm_arena *arena, const bm_model *m, const bm_se
 static bm_session *layout(bm_arena *arena, const bm_model *m, const bm_session_options *o) {
     bm_session *s = bm_arena_take(arena, 1, sizeof *s);
     uint64_t start = arena->used;
-    bm_timeline timeline = layout_timeline(arena, m, o->state_dtype);
+    bm_timeline timeline = bm_state_layout(arena, &m->config, o->state_dtype);
     uint64_t state_bytes = arena->used - start;
     bm_scratch scratch = layout_scratch(arena, m, o);
     float *logits = bm_arena_take(arena, m->config.vocab_size, sizeof(float));
@@ -124,7 +108,7 @@ void bm_session_free(bm_session *session) {
 
 void bm_session_reset(bm_session *s) {
     s->prompt = NULL;
-    memset(s->timeline.conv, 0, (size_t)s->state_bytes);
+    memset(s->timeline.last, 0, (size_t)s->state_bytes);
     s->timeline.position = 0;
     s->last_n = 0;
     s->logits_of = NO_LOGITS;
@@ -133,6 +117,14 @@ void bm_session_reset(bm_session *s) {
 
 uint64_t bm_session_position(const bm_session *s) {
     return s->timeline.position;
+}
+
+void *bm_session_state(bm_session *s) {
+    size_t d_model = s->model->config.d_model;
+    if (s->last_n > 0)
+        memcpy(s->timeline.last, s->scratch.hidden + (s->last_n - 1) * d_model,
+               d_model * sizeof(float));
+    return s->timeline.last;
 }
 
 static bool all_finite(const float *x, size_t n) {
@@ -180,11 +172,18 @@ static bm_status check_chunk(const bm_session *s, const uint32_t *ids, size_t n,
     return check_ids(s, ids, n, err);
 }
 
-static bm_chunk chunk_of(bm_session *s, const uint32_t *ids, size_t n) {
+static bm_lane lane_of(bm_session *s, size_t start, size_t n) {
+    return (bm_lane){.timeline = &s->timeline, .start = start, .n = n};
+}
+
+/* Tokens in the memory and with the options of a session. */
+static bm_chunk chunk_of(const bm_session *s, const bm_lane *lanes, size_t n_lanes,
+                         const uint32_t *ids, size_t n) {
     return (bm_chunk){.model = s->model,
                       .precision = s->options.precision,
                       .team = s->options.team,
-                      .timeline = &s->timeline,
+                      .lanes = lanes,
+                      .n_lanes = n_lanes,
                       .scratch = &s->scratch,
                       .ids = ids,
                       .n = n};
@@ -203,13 +202,121 @@ static bm_status accept(bm_session *s, size_t n, bm_error *err) {
     return BM_OK;
 }
 
+static bm_head_lane head_lane(bm_session *s, size_t index) {
+    return (bm_head_lane){.hidden = s->scratch.hidden + index * s->model->config.d_model,
+                          .act = s->scratch.act,
+                          .logits = s->logits};
+}
+
+/* The logits after a token of the last append are there. */
+static bm_status accept_logits(bm_session *s, size_t index, bm_error *err) {
+    s->logits_of = NO_LOGITS;
+    if (!all_finite(s->logits, s->model->config.vocab_size))
+        return numeric_error(s, index, err);
+    s->logits_of = index;
+    return BM_OK;
+}
+
 bm_status bm_session_append(bm_session *s, const uint32_t *ids, size_t n, bm_error *err) {
     bm_status status = check_chunk(s, ids, n, err);
     if (status != BM_OK)
         return status;
-    bm_chunk chunk = chunk_of(s, ids, n);
+    bm_lane lane = lane_of(s, 0, n);
+    bm_chunk chunk = chunk_of(s, &lane, 1, ids, n);
     bm_forward(&chunk);
     return accept(s, n, err);
+}
+
+bm_status bm_session_adopt(bm_session *s, uint64_t position, bm_error *err) {
+    if (position == 0) {
+        bm_session_reset(s);
+        return BM_OK;
+    }
+    s->prompt = NULL;
+    s->failed = false;
+    s->timeline.position = position;
+    memcpy(s->scratch.hidden, s->timeline.last, s->model->config.d_model * sizeof(float));
+    return accept(s, 1, err);
+}
+
+/* ---- Several sessions together ------------------------------------------------------------------- */
+
+/* Each is ready, on its own, and can share the work of the first one. */
+static bm_status check_together(bm_session *const *sessions, size_t n, bm_error *err) {
+    if (n < 1 || n > BM_MAX_TOGETHER)
+        return bm_fail(err, BM_E_ARGUMENT, "%zu sessions together, want 1 to %u", n,
+                       (unsigned)BM_MAX_TOGETHER);
+    const bm_session *first = sessions[0];
+    for (size_t i = 0; i < n; i++) {
+        const bm_session *s = sessions[i];
+        if (s->model != first->model || s->options.precision != first->options.precision)
+            return bm_fail(err, BM_E_ARGUMENT,
+                           "session %zu is of another model or precision than session 0", i);
+        for (size_t other = 0; other < i; other++)
+            if (sessions[other] == s)
+                return bm_fail(err, BM_E_ARGUMENT, "sessions %zu and %zu are the same", other, i);
+        bm_status status = check_ready(s, err);
+        if (status != BM_OK)
+            return status;
+    }
+    return BM_OK;
+}
+
+/* One token for each of so many sessions as the first one's memory has room for. */
+static bm_status append_some(bm_session *const *sessions, const uint32_t *ids, size_t n,
+                             bm_error *err) {
+    bm_lane lanes[BM_MAX_TOGETHER];
+    for (size_t i = 0; i < n; i++)
+        lanes[i] = lane_of(sessions[i], i, 1);
+    bm_chunk chunk = chunk_of(sessions[0], lanes, n, ids, n);
+    bm_forward(&chunk);
+    size_t d_model = sessions[0]->model->config.d_model;
+    bm_status status = BM_OK;
+    for (size_t i = 0; i < n; i++) {
+        if (i > 0)
+            memcpy(sessions[i]->scratch.hidden, sessions[0]->scratch.hidden + i * d_model,
+                   d_model * sizeof(float));
+        bm_status own = accept(sessions[i], 1, status == BM_OK ? err : NULL);
+        status = status == BM_OK ? own : status;
+    }
+    return status;
+}
+
+bm_status bm_session_append_each(bm_session *const *sessions, const uint32_t *ids, size_t n,
+                                 bm_error *err) {
+    bm_status status = check_together(sessions, n, err);
+    if (status == BM_OK)
+        status = check_ids(sessions[0], ids, n, err);
+    if (status != BM_OK)
+        return status;
+    size_t room = sessions[0]->options.max_chunk;
+    for (size_t start = 0; start < n; start += room) {
+        size_t count = n - start < room ? n - start : room;
+        bm_status own =
+            append_some(sessions + start, ids + start, count, status == BM_OK ? err : NULL);
+        status = status == BM_OK ? own : status;
+    }
+    return status;
+}
+
+bm_status bm_session_logits_each(bm_session *const *sessions, size_t n, bm_error *err) {
+    bm_status status = check_together(sessions, n, err);
+    for (size_t i = 0; i < n && status == BM_OK; i++)
+        if (sessions[i]->last_n == 0)
+            return bm_fail(err, BM_E_ARGUMENT, "session %zu has read no token", i);
+    if (status != BM_OK)
+        return status;
+    bm_head_lane lanes[BM_MAX_TOGETHER];
+    for (size_t i = 0; i < n; i++)
+        lanes[i] = head_lane(sessions[i], sessions[i]->last_n - 1);
+    bm_forward_logits(sessions[0]->model, sessions[0]->options.precision, sessions[0]->options.team,
+                      lanes, n);
+    for (size_t i = 0; i < n; i++) {
+        bm_status own =
+            accept_logits(sessions[i], sessions[i]->last_n - 1, status == BM_OK ? err : NULL);
+        status = status == BM_OK ? own : status;
+    }
+    return status;
 }
 
 static const char *const step_names[BM_STEP_COUNT] = {
@@ -237,7 +344,8 @@ bm_status bm_session_step(bm_session *s, bm_step step, size_t layer, const uint3
     if (layer >= s->model->config.n_layer)
         return bm_fail(err, BM_E_ARGUMENT, "layer %zu, want below %u", layer,
                        s->model->config.n_layer);
-    bm_chunk chunk = chunk_of(s, ids, n);
+    bm_lane lane = lane_of(s, 0, n);
+    bm_chunk chunk = chunk_of(s, &lane, 1, ids, n);
     bm_forward_step(&chunk, step, layer);
     return step == BM_STEP_FINISH ? accept(s, n, err) : BM_OK;
 }
@@ -250,13 +358,11 @@ bm_status bm_session_logits(bm_session *s, size_t index, const float **logits, b
         return bm_fail(err, BM_E_ARGUMENT, "logits of token %zu of the last append, which had %zu",
                        index, s->last_n);
     if (s->logits_of != index) {
-        const float *hidden = s->scratch.hidden + index * s->model->config.d_model;
-        s->logits_of = NO_LOGITS;
-        bm_forward_logits(s->model, s->options.precision, s->options.team, &s->scratch, hidden,
-                          s->logits);
-        if (!all_finite(s->logits, s->model->config.vocab_size))
-            return numeric_error(s, index, err);
-        s->logits_of = index;
+        bm_head_lane lane = head_lane(s, index);
+        bm_forward_logits(s->model, s->options.precision, s->options.team, &lane, 1);
+        status = accept_logits(s, index, err);
+        if (status != BM_OK)
+            return status;
     }
     *logits = s->logits;
     return BM_OK;
@@ -337,16 +443,16 @@ static bm_status pass_part(bm_prompt *p, size_t n, bm_error *err) {
     bm_session *s = p->session;
     bm_scratch scratch = s->scratch;
     scratch.r = p->r + p->token * s->model->config.d_model;
+    /* A layer sees its own position; the session's moves at the end. */
     bm_timeline timeline = s->timeline;
-    bm_chunk chunk = chunk_of(s, p->ids + p->token, n);
+    timeline.position += p->token;
+    bm_lane lane = {.timeline = p->part == last_part(s) ? &s->timeline : &timeline, .n = n};
+    bm_chunk chunk = chunk_of(s, &lane, 1, p->ids + p->token, n);
     chunk.scratch = &scratch;
     if (p->part == last_part(s)) {
         bm_forward_step(&chunk, BM_STEP_FINISH, 0);
         return accept(s, n, err);
     }
-    /* A layer sees its own position; the session's moves at the end. */
-    timeline.position += p->token;
-    chunk.timeline = &timeline;
     if (p->part == 0)
         bm_forward_step(&chunk, BM_STEP_EMBED, 0);
     else

@@ -234,6 +234,65 @@ EXPORT(const float *, session_logits, bm_session *session, size_t index) {
     return logits;
 }
 
+/* One token for each of n sessions: their handles in the staging buffer, the ids behind them. */
+EXPORT(bm_status, session_append_each, size_t n) {
+    bm_session *sessions[BM_MAX_TOGETHER];
+    for (size_t i = 0; i < n && i < BM_MAX_TOGETHER; i++)
+        sessions[i] = (bm_session *)(uintptr_t)staging.ids[i];
+    return bm_session_append_each(sessions, staging.ids + n, n, &last_error);
+}
+
+/* Their handles in the staging buffer. */
+EXPORT(bm_status, session_logits_each, size_t n) {
+    bm_session *sessions[BM_MAX_TOGETHER];
+    for (size_t i = 0; i < n && i < BM_MAX_TOGETHER; i++)
+        sessions[i] = (bm_session *)(uintptr_t)staging.ids[i];
+    return bm_session_logits_each(sessions, n, &last_error);
+}
+
+/* ---- States ------------------------------------------------------------------------------------- */
+
+EXPORT(void *, session_state, bm_session *session) {
+    return bm_session_state(session);
+}
+
+EXPORT(bm_status, session_adopt, bm_session *session, double position) {
+    return bm_session_adopt(session, (uint64_t)position, &last_error);
+}
+
+EXPORT(double, state_bytes, bm_dtype dtype) {
+    return (double)bm_state_bytes(&config, dtype);
+}
+
+EXPORT(size_t, state_tensor_count, bm_dtype dtype) {
+    return bm_state_tensor_count(dtype);
+}
+
+/* Selects the tensor that the getters above describe; returns where in the block it begins. */
+EXPORT(double, state_tensor_select, bm_dtype dtype, size_t index) {
+    bm_state_tensor found = bm_state_tensor_at(&config, dtype, index);
+    tensor = found.tensor;
+    return (double)found.offset;
+}
+
+/* A block for a state that no session has, all zero; 0: no memory. */
+EXPORT(void *, state_create, bm_dtype dtype) {
+    uint64_t bytes = bm_state_bytes(&config, dtype);
+    void *block = bm_block_alloc(bytes);
+    if (!block)
+        bm_fail(&last_error, BM_E_MEMORY, "no memory for a state: %u MiB wanted",
+                (unsigned)(bytes >> 20));
+    return block;
+}
+
+EXPORT(void, state_free, void *block) {
+    bm_block_free(block);
+}
+
+EXPORT(bm_status, state_convert, bm_dtype from, const void *in, bm_dtype to, void *out) {
+    return bm_state_convert(&config, from, in, to, out, &last_error);
+}
+
 /* ---- Prompt of a model that is still arriving --------------------------------------------------- */
 
 EXPORT(bm_prompt *, prompt_create, bm_session *session, size_t n) {

@@ -324,10 +324,10 @@ static void matmul(float *restrict y, size_t y_stride, const uint8_t *restrict w
         bm_matmul_many__simd128(y, y_stride, w, rows, cols, in, precision, scratch);
         return;
     }
-    for (size_t t = 0; t < in->n; t++) {
-        const uint8_t *a = in->act + t * in->stride;
-        for (size_t row = 0; row < rows; row += BM_ROWS) {
-            const uint8_t *block = w + row * (cols / 8);
+    for (size_t row = 0; row < rows; row += BM_ROWS) { /* outermost: a row's signs are read once */
+        const uint8_t *block = w + row * (cols / 8);
+        for (size_t t = 0; t < in->n; t++) {
+            const uint8_t *a = in->act + t * in->stride;
             float *out = y + t * y_stride + row;
             if (precision == BM_EXACT)
                 block_floats(out, block, a, cols, in->c[t]);

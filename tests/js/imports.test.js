@@ -71,15 +71,16 @@ const C_LAW = [
     files: /^src\/bm_model\.[ch]$/,
     mayImport: ['model', 'config', 'kernels', 'base', 'api'],
   },
+  { layer: 'state', files: /^src\/bm_state\.[ch]$/, mayImport: ['state', 'config', 'base', 'api'] },
   {
     layer: 'forward',
     files: /^src\/bm_forward\.[ch]$/,
-    mayImport: ['forward', 'model', 'config', 'kernels', 'base', 'api'],
+    mayImport: ['forward', 'model', 'state', 'config', 'kernels', 'base', 'api'],
   },
   {
     layer: 'session',
     files: /^src\/bm_session\.[ch]$/,
-    mayImport: ['session', 'forward', 'model', 'config', 'base', 'api'],
+    mayImport: ['session', 'forward', 'model', 'state', 'config', 'base', 'api'],
   },
   { layer: 'boundary', files: /^wasm\//, mayImport: ['boundary', 'base', 'api'] },
 ]
