@@ -8,7 +8,7 @@ import { checkInteger, MAX_U32 } from './check-integer.js'
 import { BmError } from './errors.js'
 
 /** @typedef {import('./core.js').Core} Core */
-/** @typedef {import('./core.js').CoreSession} CoreSession */
+/** @typedef {import('./core-session.js').CoreSession} CoreSession */
 /** @typedef {import('./core.js').Sampling} Sampling */
 
 /** Draws tokens from the logits of one session, with its own random state and penalty window. */

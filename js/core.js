@@ -3,14 +3,13 @@
  *
  * Owns the module instance, the reading of C strings and arrays, and the life of its handles. Does not know files,
  * URLs of models, text or workers. The C side is wasm/bm_wasm.c; what the calls mean is in src/bm.h.
- * The idea: bulk data passes through one staging buffer, and no view of the memory is ever kept, because growth
- * detaches it: a view is taken, used and dropped within one call. Everything but `Core.create` and `startTeam` is
+ * The idea: bulk data passes through one staging buffer, only states, which are large, straight. No view of the memory is
+ * ever kept, because growth detaches it: a view is taken, used and dropped within one call. Everything but `Core.create` and `startTeam` is
  * synchronous. Numbers are checked here, since on their way to C they would silently become other ones.
  */
 
-import { checkInteger, MAX_U32 } from './check-integer.js'
-import { CorePrompt } from './core-prompt.js'
-import { CoreSampler } from './core-sampler.js'
+import { checkInteger } from './check-integer.js'
+import { CoreModel, STATE_DTYPES } from './core-model.js'
 import { BmError, reasonOf } from './errors.js'
 import { Team } from './team.js'
 import { loadWasm } from './wasm-module.js'
@@ -39,6 +38,8 @@ import { loadWasm } from './wasm-module.js'
 
 /** @typedef {'fast' | 'high' | 'exact'} Precision */
 /** @typedef {'f32' | 'i16'} StateType */
+/** @typedef {StateType | 'i8'} StoredType how a state can be kept */
+/** @typedef {{ name: string, dtype: string, shape: number[], sizeBytes: number, offset: number }} StateTensor */
 /** @typedef {'file' | 'int4'} HeadChoice */
 /** @typedef {'int8' | 'int4' | 'f16' | 'f32'} HeadType */
 
@@ -48,18 +49,11 @@ import { loadWasm } from './wasm-module.js'
 /** enum bm_status of src/bm.h. @type {import('./errors.js').BmErrorCode[]} */
 const STATUS_CODES = ['internal', 'argument', 'config', 'memory', 'internal', 'format', 'numeric']
 /** enum bm_dtype of src/bm.h. */
-const DTYPES = /** @type {const} */ (['U8', 'I8', 'F16', 'F32'])
-/** enum bm_precision of src/bm.h. */
-const PRECISIONS = /** @type {const} */ (['fast', 'high', 'exact'])
+const DTYPES = /** @type {const} */ (['U8', 'I8', 'F16', 'F32', 'I16'])
 /** enum bm_head of src/bm.h. */
 const HEADS = /** @type {const} */ (['file', 'int4'])
 /** What a head is as the file has it. @type {Record<ModelConfig['embedding_dtype'], HeadType>} */
 const FILE_HEADS = { I8: 'int8', F16: 'f16', F32: 'f32' }
-/** Of enum bm_dtype in src/bm.h. @type {Record<StateType, number>} */
-const STATE_DTYPES = { f32: 3, i16: 4 }
-
-/** Most tokens of one append; the C side says the same. */
-const MAX_CHUNK = 1024
 /** BM_MAX_THREADS of src/bm.h. */
 const MAX_THREADS = 64
 
@@ -226,6 +220,31 @@ export class Core {
     return new Float32Array(this.#memory.buffer, pointer, length).slice()
   }
 
+  /**
+   * @param {number} pointer
+   * @param {number} length
+   * @returns {Uint8Array<ArrayBuffer>} a copy
+   */
+  copyBytes(pointer, length) {
+    const bytes = new Uint8Array(length)
+    bytes.set(new Uint8Array(this.#memory.buffer, pointer, length))
+    return bytes
+  }
+
+  /**
+   * Writes over memory of the engine that is there for it.
+   * @param {number} pointer
+   * @param {Uint8Array} bytes
+   */
+  writeBytes(pointer, bytes) {
+    new Uint8Array(this.#memory.buffer, pointer, bytes.length).set(bytes)
+  }
+
+  /** @param {number} to @param {number} from @param {number} length all in the engine's memory */
+  moveBytes(to, from, length) {
+    new Uint8Array(this.#memory.buffer).copyWithin(to, from, from + length)
+  }
+
   /** Bytes of WebAssembly memory in use by this instance, all models and sessions included. */
   get memoryBytes() {
     return this.#memory.buffer.byteLength
@@ -274,16 +293,35 @@ export class Core {
     this.checkConfig(config)
     return Array.from({ length: this.call('tensor_count') }, (_, i) => {
       this.call('tensor_select', i)
-      return {
-        name: this.#string(this.call('tensor_name')),
-        dtype: DTYPES[this.call('tensor_dtype')] ?? 'U8',
-        shape: Array.from({ length: this.call('tensor_dims') }, (_, d) =>
-          this.call('tensor_shape', d),
-        ),
-        sizeBytes: this.call('tensor_bytes'),
-        part: this.call('tensor_part'),
-      }
+      const tensor = { ...this.#selectedTensor(), part: this.call('tensor_part') }
+      return /** @type {TensorSpec} */ (tensor)
     })
+  }
+
+  /**
+   * The arrays of a state, and where each begins in its block.
+   * @param {ModelConfig} config
+   * @param {StoredType} type
+   * @returns {StateTensor[]}
+   */
+  stateTensors(config, type) {
+    this.checkConfig(config)
+    const dtype = STATE_DTYPES[type]
+    return Array.from({ length: this.call('state_tensor_count', dtype) }, (_, i) => {
+      const offset = this.call('state_tensor_select', dtype, i)
+      return { ...this.#selectedTensor(), offset }
+    })
+  }
+
+  #selectedTensor() {
+    return {
+      name: this.#string(this.call('tensor_name')),
+      dtype: DTYPES[this.call('tensor_dtype')] ?? 'U8',
+      shape: Array.from({ length: this.call('tensor_dims') }, (_, d) =>
+        this.call('tensor_shape', d),
+      ),
+      sizeBytes: this.call('tensor_bytes'),
+    }
   }
 
   /**
@@ -307,245 +345,6 @@ export class Core {
     const handle = this.pointer('model_create', index, form)
     const type = head === 'int4' ? head : FILE_HEADS[config.embedding_dtype]
     return new CoreModel(this, { handle, config, variant: String(variants[index]), head: type })
-  }
-}
-
-/** The weights of one model in an engine. */
-export class CoreModel {
-  #core
-  #handle
-  /** @type {Set<CoreSession>} that are open */
-  #sessions = new Set()
-
-  /**
-   * @param {Core} core
-   * @param {object} parts
-   * @param {number} parts.handle
-   * @param {ModelConfig} parts.config
-   * @param {string} parts.variant
-   * @param {HeadType} parts.head
-   */
-  constructor(core, { handle, config, variant, head }) {
-    this.#core = core
-    this.#handle = handle
-    this.config = config
-    /** The kernel family that lays out the weights. */
-    this.variant = variant
-    /** What the logits are computed with. */
-    this.head = head
-    /** Parts to seal: the embedding, every layer, the final norm with the head. */
-    this.parts = config.n_layer + 2
-  }
-
-  /**
-   * Takes bytes of a tensor in their file form: any ranges in any order, each byte exactly once. Only an untied head that
-   * becomes int4 must come in order.
-   * @param {number} index into `core.tensors(config)`
-   * @param {number} offset within the tensor, in bytes
-   * @param {Uint8Array} bytes
-   * @throws {BmError} `argument` outside the tensor, `internal` for bytes written twice
-   */
-  write(index, offset, bytes) {
-    checkInteger('tensor index', index, 0, MAX_U32)
-    checkInteger('offset', offset, 0, Number.MAX_SAFE_INTEGER)
-    const step = this.#core.stagingBytes
-    for (let at = 0; at < bytes.length; at += step) {
-      const piece = bytes.subarray(at, at + step)
-      this.#core.stageBytes(piece)
-      this.#core.check('model_write', this.#open(), index, offset + at, piece.length)
-    }
-  }
-
-  /**
-   * Declares a part complete.
-   * @param {number} part
-   * @throws {BmError} `format` for NaN or infinity in a weight, `internal` when bytes are missing
-   */
-  seal(part) {
-    checkInteger('part', part, 0, this.parts - 1)
-    this.#core.check('model_seal_part', this.#open(), part)
-  }
-
-  /**
-   * @param {object} [options]
-   * @param {Precision} [options.precision] default 'fast'
-   * @param {StateType} [options.state] type of the SSM state, default 'f32'
-   * @param {number} [options.maxChunk] most tokens in one append, 1 to 1024; default 64
-   * @returns {CoreSession} at position 0; the model need not be complete until it computes
-   * @throws {BmError} `argument`, `memory`
-   */
-  createSession({ precision = 'fast', state = 'f32', maxChunk = 64 } = {}) {
-    checkInteger('maxChunk', maxChunk, 1, MAX_CHUNK)
-    const dtype = STATE_DTYPES[state]
-    const level = PRECISIONS.indexOf(precision)
-    if (level < 0)
-      throw new BmError('argument', `precision is '${precision}', want fast, high or exact`)
-    if (dtype === undefined) throw new BmError('argument', `state is '${state}', want f32 or i16`)
-    const handle = this.#core.pointer('session_create', this.#open(), level, dtype, maxChunk)
-    const onClose = (/** @type {CoreSession} */ session) => void this.#sessions.delete(session)
-    const { vocab_size: vocabSize } = this.config
-    const { parts } = this
-    const session = new CoreSession(this.#core, { handle, vocabSize, parts, maxChunk, onClose })
-    this.#sessions.add(session)
-    return session
-  }
-
-  #open() {
-    if (this.#handle === 0) throw new BmError('closed', 'the model was closed')
-    return this.#handle
-  }
-
-  /** Frees the weights, and the sessions that are still open. Idempotent. */
-  close() {
-    for (const session of this.#sessions) session.close()
-    if (this.#handle !== 0) this.#core.call('model_free', this.#handle)
-    this.#handle = 0
-  }
-}
-
-/** One timeline over a model: a recurrent state, a position, the logits of the last tokens. */
-export class CoreSession {
-  #core
-  #handle
-  #onClose
-  #parts
-  /** @type {Set<CorePrompt>} that are open */
-  #prompts = new Set()
-  /** Tokens of the last append; 0 after a reset. */
-  #lastCount = 0
-
-  /**
-   * @param {Core} core
-   * @param {object} parts
-   * @param {number} parts.handle
-   * @param {number} parts.vocabSize
-   * @param {number} parts.parts  of the model
-   * @param {number} parts.maxChunk
-   * @param {(session: CoreSession) => void} parts.onClose
-   */
-  constructor(core, { handle, vocabSize, parts, maxChunk, onClose }) {
-    this.#core = core
-    this.#handle = handle
-    this.#onClose = onClose
-    this.#parts = parts
-    this.vocabSize = vocabSize
-    this.maxChunk = maxChunk
-  }
-
-  /** Tokens consumed since the last reset. */
-  get position() {
-    return this.#core.call('session_position', this.#open())
-  }
-
-  /** Back to position 0 and a zero state. */
-  reset() {
-    this.#core.call('session_reset', this.#open())
-    this.#lastCount = 0
-  }
-
-  /**
-   * Consumes tokens. How a sequence is cut into appends does not change a bit of the results.
-   * @param {ArrayLike<number>} ids 1 to maxChunk of them
-   * @throws {BmError} `argument` (the session is unchanged), `numeric` (reset the session)
-   */
-  append(ids) {
-    const handle = this.#open()
-    if (!(ids.length >= 1 && ids.length <= this.maxChunk)) {
-      throw new BmError(
-        'argument',
-        `${ids.length} tokens in one append, want 1 to ${this.maxChunk}`,
-      )
-    }
-    for (let i = 0; i < ids.length; i++) {
-      checkInteger(`token id ${i}`, ids[i], 0, this.vocabSize - 1)
-    }
-    this.#core.stageIds(ids)
-    this.#core.compute(ids.length, () => this.#core.check('session_append', handle, ids.length))
-    this.#lastCount = ids.length
-  }
-
-  /**
-   * A prompt to be read layer by layer, while the model arrives; the session does nothing else meanwhile.
-   * @param {ArrayLike<number>} ids at least one; the session is at position 0
-   * @returns {CorePrompt}
-   * @throws {BmError} `argument`, `memory`
-   */
-  createPrompt(ids) {
-    const { vocabSize, maxChunk } = this
-    const onRead = () => {
-      this.#lastCount = ids.length % maxChunk || maxChunk
-    }
-    const onClose = (/** @type {CorePrompt} */ prompt) => void this.#prompts.delete(prompt)
-    const shared = { vocabSize, parts: this.#parts, maxChunk, onRead, onClose }
-    const prompt = new CorePrompt(this.#core, { session: this.#open(), ids, ...shared })
-    this.#prompts.add(prompt)
-    return prompt
-  }
-
-  /**
-   * One step of an append in one layer, for who times them: bm_session_step of src/bm.h says in which order.
-   * @param {number} step of `core.steps` @param {number} layer @param {number} count of the ids that `stageIds` took
-   */
-  step(step, layer, count) {
-    this.#core.check('session_step', this.#open(), step, layer, count)
-    this.#lastCount = count
-  }
-
-  /**
-   * @param {number} [index] token of the last append; negative counts from its end; default: its last token
-   * @returns {Float32Array} [vocab_size], a copy
-   * @throws {BmError} `argument`: there is no such token; `numeric`
-   */
-  logits(index = -1) {
-    return this.#core.copyFloats(this.logitsPointer(index), this.vocabSize)
-  }
-
-  /**
-   * @param {number} index as for `logits`
-   * @param {number} id
-   * @returns {number} log p(id), natural logarithm
-   */
-  logprob(index, id) {
-    checkInteger('token id', id, 0, this.vocabSize - 1)
-    return this.#core.call('log_softmax', this.logitsPointer(index), this.vocabSize, id)
-  }
-
-  /**
-   * Computes the logits where the engine keeps them; any further call may overwrite them.
-   * @param {number} index as for `logits`
-   */
-  logitsPointer(index) {
-    const at = index < 0 ? this.#lastCount + index : index
-    if (!(Number.isInteger(at) && at >= 0 && at < this.#lastCount)) {
-      throw new BmError(
-        'argument',
-        `logits of token ${index}: the last append had ${this.#lastCount}`,
-      )
-    }
-    return this.#core.pointer('session_logits', this.#open(), at)
-  }
-
-  /**
-   * @param {Sampling} sampling
-   * @returns {CoreSampler}
-   * @throws {BmError} `argument`, `memory`
-   */
-  createSampler(sampling) {
-    return new CoreSampler(this.#core, this, sampling)
-  }
-
-  #open() {
-    if (this.#handle === 0) throw new BmError('closed', 'the session was closed')
-    return this.#handle
-  }
-
-  /** Frees the state. Idempotent. */
-  close() {
-    if (this.#handle === 0) return
-    for (const prompt of this.#prompts) prompt.close()
-    this.#core.call('session_free', this.#handle)
-    this.#handle = 0
-    this.#onClose(this)
   }
 }
 

@@ -9,7 +9,7 @@
 import { BmError } from './errors.js'
 import { breathe } from './platform.js'
 
-/** @typedef {import('./core.js').CoreSession} CoreSession */
+/** @typedef {import('./core-session.js').CoreSession} CoreSession */
 
 export class EarlyPrompt {
   #session

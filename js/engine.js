@@ -74,8 +74,8 @@ export class Engine {
   /**
    * @param {object} parts
    * @param {import('./core.js').Core} parts.core
-   * @param {import('./core.js').CoreModel} parts.model
-   * @param {import('./core.js').CoreSession} parts.session
+   * @param {import('./core-model.js').CoreModel} parts.model
+   * @param {import('./core-session.js').CoreSession} parts.session
    * @param {PackedHeader} parts.header
    * @param {Tokenizer | null} parts.tokenizer
    * @param {EngineOptions} parts.options

@@ -11,7 +11,7 @@
 import { Detokenizer, StopMatcher } from './detokenizer.js'
 import { breathe } from './platform.js'
 
-/** @typedef {import('./core.js').CoreSession} CoreSession */
+/** @typedef {import('./core-session.js').CoreSession} CoreSession */
 /** @typedef {import('./detokenizer.js').TokenBytes} TokenBytes */
 /** @typedef {import('./settings.js').Settings} Settings */
 

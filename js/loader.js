@@ -15,7 +15,7 @@ import { withName } from './file-header.js'
 /** @typedef {import('./format.js').PackedHeader} PackedHeader */
 /** @typedef {import('./format.js').PackedTensor} PackedTensor */
 /** @typedef {import('./core.js').Core} Core */
-/** @typedef {import('./core.js').CoreModel} CoreModel */
+/** @typedef {import('./core-model.js').CoreModel} CoreModel */
 
 /**
  * What happens on the way; each is called once, and an error thrown in it ends the load.

@@ -109,9 +109,9 @@ class Startup {
   #file
   #options
   #stop
-  /** @type {import('./core.js').CoreModel | null} */
+  /** @type {import('./core-model.js').CoreModel | null} */
   #model = null
-  /** @type {import('./core.js').CoreSession | null} */
+  /** @type {import('./core-session.js').CoreSession | null} */
   #session = null
   /** @type {Promise<void>} */
   #team = Promise.resolve()
@@ -174,7 +174,7 @@ class Startup {
       return new Engine({
         core,
         model,
-        session: /** @type {import('./core.js').CoreSession} */ (this.#session),
+        session: /** @type {import('./core-session.js').CoreSession} */ (this.#session),
         header,
         tokenizer,
         options: this.#options,
@@ -195,7 +195,7 @@ class Startup {
 
   /**
    * The memory is there: what else can be begun.
-   * @param {Core} core @param {import('./core.js').CoreModel} model @param {PackedHeader} header
+   * @param {Core} core @param {import('./core-model.js').CoreModel} model @param {PackedHeader} header
    */
   #begin(core, model, header) {
     const { precision, state, threads, threadUrl, prompt } = this.#options

@@ -13,7 +13,7 @@ import { describeSource, openSource } from '../source.js'
 import { UsageError } from './options.js'
 import { randomModel, syntheticConfig } from './synthetic-model.js'
 
-/** @typedef {import('../core.js').CoreSession} CoreSession */
+/** @typedef {import('../core-session.js').CoreSession} CoreSession */
 
 /**
  * @typedef {object} BenchSetting what is compared
@@ -39,7 +39,7 @@ export class BenchSubject {
    * @param {object} parts
    * @param {BenchSetting} parts.setting
    * @param {Core} parts.core
-   * @param {import('../core.js').CoreModel} parts.model
+   * @param {import('../core-model.js').CoreModel} parts.model
    * @param {CoreSession} parts.session
    * @param {{ ms: number, fileBytes: number } | null} parts.load
    * @param {AbortSignal} parts.signal

@@ -9,7 +9,7 @@ import { BmError } from '../errors.js'
 import { breathe } from '../platform.js'
 
 /** @typedef {import('../core.js').Core} Core */
-/** @typedef {import('../core.js').CoreModel} CoreModel */
+/** @typedef {import('../core-model.js').CoreModel} CoreModel */
 /** @typedef {import('../format.js').ModelConfig} ModelConfig */
 
 /** n_layer and d_model of the published Bi-Mamba sizes. */

@@ -14,7 +14,7 @@ import { Core } from '../../js/core.js'
 import { openPacked } from './support/packed-engine.js'
 import { tinyModel } from './support/tiny-model.js'
 
-/** @typedef {import('../../js/core.js').CoreModel} CoreModel */
+/** @typedef {import('../../js/core-model.js').CoreModel} CoreModel */
 
 const DIST = fileURLToPath(new URL('../../dist/', import.meta.url))
 const MODULES = /** @type {const} */ ({ 'bimamba.wasm': [], 'bimamba-threads.wasm': ['memory'] })
@@ -55,7 +55,9 @@ test('each module is small and imports what it must', () => {
 
 test('JavaScript and C number their types alike', () => {
   const header = readFileSync(new URL('../../src/bm.h', import.meta.url), 'utf8')
-  const boundary = readFileSync(new URL('../../js/core.js', import.meta.url), 'utf8')
+  const boundary = ['core', 'core-model']
+    .map((name) => readFileSync(new URL(`../../js/${name}.js`, import.meta.url), 'utf8'))
+    .join('\n')
   /** @param {RegExp} body of an enum @returns {string[]} its names */
   const enumOf = (body) => {
     const names = body.exec(header)?.[1]?.replace(/\/\*.*?\*\//gs, '')
@@ -67,9 +69,12 @@ test('JavaScript and C number their types alike', () => {
       ([, entry]) => String(entry),
     )
   const dtypes = enumOf(/typedef enum \{([^}]*)\} bm_dtype;/)
-  assert.deepEqual([...listOf('DTYPES'), 'I16'], dtypes)
-  const states = /STATE_DTYPES = \{ f32: (\d), i16: (\d) \}/.exec(boundary) ?? []
-  assert.deepEqual([dtypes[Number(states[1])], dtypes[Number(states[2])]], ['F32', 'I16'])
+  assert.deepEqual(listOf('DTYPES'), dtypes)
+  const [, ...states] = /STATE_DTYPES = \{ i8: (\d), f32: (\d), i16: (\d) \}/.exec(boundary) ?? []
+  assert.deepEqual(
+    states.map((number) => dtypes[Number(number)]),
+    ['I8', 'F32', 'I16'],
+  )
   assert.deepEqual(
     [...listOf('PRECISIONS'), 'precision_count'],
     enumOf(/typedef enum \{([^}]*)\} bm_precision;/).map((name) => name.toLowerCase()),

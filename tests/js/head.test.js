@@ -80,7 +80,7 @@ test('what 4 bits lose on the trained model', { skip }, async (t) => {
   const texts = Array.from({ length: TEXTS }, (_, seed) =>
     writtenText(model, header, { seed, maxTokens: TEXT_TOKENS }),
   )
-  /** @param {import('../../js/core.js').CoreModel} opened */
+  /** @param {import('../../js/core-model.js').CoreModel} opened */
   const measure = (opened) => {
     const session = opened.createSession({ precision: 'fast', maxChunk: TEXT_TOKENS })
     /** @type {Float32Array[]} */

@@ -17,7 +17,7 @@ import { sameBits } from './support/divergence.js'
 import { logitsOfParts, openPacked, pack } from './support/packed-engine.js'
 import { CASES, LONG_SILENCE, randomCases, tokensOf, writeCase } from './support/reference-cases.js'
 
-/** @typedef {import('../../js/core.js').CoreModel} CoreModel */
+/** @typedef {import('../../js/core-model.js').CoreModel} CoreModel */
 /** @typedef {import('./support/reference-cases.js').ReferenceCase} ReferenceCase */
 
 const SEED = Number(process.env.BIMAMBA_SEED ?? Date.now() % 1000000)

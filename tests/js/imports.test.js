@@ -27,7 +27,8 @@ const JS_LAW = [
   { layer: 'platform', files: /^js\/platform\.js$/, mayImport: ['errors', 'thread', 'worker'] },
   {
     layer: 'core',
-    files: /^js\/(core|core-prompt|core-sampler|check-integer|team|team-size|wasm-module)\.js$/,
+    files:
+      /^js\/(core|core-model|core-prompt|core-sampler|core-session|check-integer|team|team-size|wasm-module)\.js$/,
     mayImport: ['core', 'platform', 'errors', 'wasm module'],
   },
   { layer: 'thread', files: /^js\/thread\.js$/, mayImport: ['platform'] },

@@ -11,7 +11,7 @@ import { evaluate, generate } from '../../js/generate.js'
 import { openPacked } from './support/packed-engine.js'
 import { tinyModel } from './support/tiny-model.js'
 
-/** @typedef {import('../../js/core.js').CoreSession} CoreSession */
+/** @typedef {import('../../js/core-session.js').CoreSession} CoreSession */
 
 const SETTINGS = {
   maxTokens: 8,
@@ -27,7 +27,7 @@ const SETTINGS = {
 }
 const PROMPT = Array.from({ length: 400 }, (_, i) => (i * 31) % 300)
 
-/** @type {import('../../js/core.js').CoreModel} */
+/** @type {import('../../js/core-model.js').CoreModel} */
 let model
 before(async () => {
   model = (await openPacked(await Core.create(), await tinyModel())).model

@@ -18,7 +18,7 @@ import { tokensOf, writeCase } from './support/reference-cases.js'
 import { TOLERANCES } from './support/tolerances.js'
 import { missingTrained, TRAINED, writtenText } from './support/trained-model.js'
 
-/** @typedef {import('../../js/core.js').CoreModel} CoreModel */
+/** @typedef {import('../../js/core-model.js').CoreModel} CoreModel */
 
 const RANDOM = [
   { d_state: 128, headdim: 64, ngroups: 1 },

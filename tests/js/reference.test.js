@@ -30,8 +30,8 @@ import { findPython, REFERENCE_SCRIPT, runReference } from './support/reference-
 import { TOLERANCES } from './support/tolerances.js'
 import { missingTrained, TRAINED, writtenText } from './support/trained-model.js'
 
-/** @typedef {import('../../js/core.js').CoreModel} CoreModel */
-/** @typedef {import('../../js/core.js').CoreSession} CoreSession */
+/** @typedef {import('../../js/core-model.js').CoreModel} CoreModel */
+/** @typedef {import('../../js/core-session.js').CoreSession} CoreSession */
 /** @typedef {import('./support/reference-cases.js').ReferenceCase} ReferenceCase */
 /** @typedef {import('./support/reference-run.js').ReferenceResult} ReferenceResult */
 

@@ -23,7 +23,7 @@ const GREEDY = {
 }
 
 export class BimambaBench {
-  /** @param {Core} core @param {import('../../../js/core.js').CoreSession} session */
+  /** @param {Core} core @param {import('../../../js/core-session.js').CoreSession} session */
   constructor(core, session) {
     this.core = core
     this.session = session

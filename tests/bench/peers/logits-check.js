@@ -57,7 +57,7 @@ export async function checkLogits(folder, modules) {
 }
 
 /**
- * @param {import('../../../js/core.js').CoreModel} model
+ * @param {import('../../../js/core-model.js').CoreModel} model
  * @param {import('../../../js/format.js').PackedHeader} header
  * @returns {number[]}
  */

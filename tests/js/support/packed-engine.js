@@ -10,8 +10,8 @@ import { convertCheckpoint } from '../../../js/convert/index.js'
 import { parseHeader } from '../../../js/format.js'
 
 /** @typedef {import('../../../js/core.js').Core} Core */
-/** @typedef {import('../../../js/core.js').CoreModel} CoreModel */
-/** @typedef {import('../../../js/core.js').CoreSession} CoreSession */
+/** @typedef {import('../../../js/core-model.js').CoreModel} CoreModel */
+/** @typedef {import('../../../js/core-session.js').CoreSession} CoreSession */
 
 /**
  * @param {Core} core

@@ -18,7 +18,7 @@ export function missingTrained() {
 }
 
 /**
- * @param {import('../../../js/core.js').CoreModel} model
+ * @param {import('../../../js/core-model.js').CoreModel} model
  * @param {import('../../../js/format.js').PackedHeader} header
  * @param {{ seed: number, maxTokens: number }} options
  * @returns {number[]} ids, BOS first (id 1 for a model without one), up to EOS

@@ -1,0 +1,201 @@
+/**
+ * A session in the engine's memory.
+ *
+ * Owns one handle, and the prompts that are open on it. What the calls mean is said in src/bm.h; js/core-model.js makes sessions
+ * and closes them with their model.
+ */
+
+import { checkInteger } from './check-integer.js'
+import { CorePrompt } from './core-prompt.js'
+import { CoreSampler } from './core-sampler.js'
+import { BmError } from './errors.js'
+
+/** @typedef {import('./core.js').Core} Core */
+/** @typedef {import('./core.js').Sampling} Sampling */
+
+/** One timeline over a model: a recurrent state, a position, the logits of the last tokens. */
+export class CoreSession {
+  #core
+  #handle
+  #onClose
+  #parts
+  /** @type {Set<CorePrompt>} that are open */
+  #prompts = new Set()
+  /** Tokens of the last append; 0 after a reset. */
+  #lastCount = 0
+
+  /**
+   * @param {Core} core
+   * @param {object} parts
+   * @param {number} parts.handle
+   * @param {number} parts.vocabSize
+   * @param {number} parts.parts  of the model
+   * @param {number} parts.maxChunk
+   * @param {number} parts.stateBytes
+   * @param {(session: CoreSession) => void} parts.onClose
+   */
+  constructor(core, { handle, vocabSize, parts, maxChunk, stateBytes, onClose }) {
+    this.#core = core
+    this.#handle = handle
+    this.#onClose = onClose
+    this.#parts = parts
+    this.vocabSize = vocabSize
+    this.maxChunk = maxChunk
+    /** Of the block that `state` copies. */
+    this.stateBytes = stateBytes
+  }
+
+  /** In the engine's memory, for calls that take several sessions. */
+  get handle() {
+    return this.#open()
+  }
+
+  /** Tokens consumed since the last reset. */
+  get position() {
+    return this.#core.call('session_position', this.#open())
+  }
+
+  /** Back to position 0 and a zero state. */
+  reset() {
+    this.#core.call('session_reset', this.#open())
+    this.#lastCount = 0
+  }
+
+  /**
+   * Consumes tokens. How a sequence is cut into appends does not change a bit of the results.
+   * @param {ArrayLike<number>} ids 1 to maxChunk of them
+   * @throws {BmError} `argument` (the session is unchanged), `numeric` (reset the session)
+   */
+  append(ids) {
+    const handle = this.#open()
+    if (!(ids.length >= 1 && ids.length <= this.maxChunk)) {
+      throw new BmError(
+        'argument',
+        `${ids.length} tokens in one append, want 1 to ${this.maxChunk}`,
+      )
+    }
+    for (let i = 0; i < ids.length; i++) {
+      checkInteger(`token id ${i}`, ids[i], 0, this.vocabSize - 1)
+    }
+    this.#core.stageIds(ids)
+    this.#core.compute(ids.length, () => this.#core.check('session_append', handle, ids.length))
+    this.#lastCount = ids.length
+  }
+
+  /** Tokens have been appended by a call that took several sessions. @param {number} count */
+  appended(count) {
+    this.#lastCount = count
+  }
+
+  /** @returns {Uint8Array<ArrayBuffer>} the state after the tokens so far: all that the session knows, but for its position */
+  state() {
+    return this.#core.copyBytes(this.#core.call('session_state', this.#open()), this.stateBytes)
+  }
+
+  /**
+   * Makes a state its own. The logits are then those after the last token of that state.
+   * @param {Uint8Array | CoreSession} state of the same model and state type: a block that `state` gave, or the session to copy
+   * @param {number} position of it
+   * @throws {BmError} `argument` (nothing has changed), `numeric`: NaN or infinity in it
+   */
+  adopt(state, position) {
+    checkInteger('position', position, 0, Number.MAX_SAFE_INTEGER)
+    const bytes = state instanceof CoreSession ? state.stateBytes : state.length
+    if (bytes !== this.stateBytes) {
+      throw new BmError('argument', `a state of ${bytes} bytes, want ${this.stateBytes}`)
+    }
+    const core = this.#core
+    const target = core.call('session_state', this.#open())
+    if (state instanceof CoreSession) {
+      core.moveBytes(target, core.call('session_state', state.handle), bytes)
+    } else {
+      core.writeBytes(target, state)
+    }
+    this.#lastCount = Math.min(1, position)
+    core.check('session_adopt', this.#open(), position)
+  }
+
+  /**
+   * A prompt to be read layer by layer, while the model arrives; the session does nothing else meanwhile.
+   * @param {ArrayLike<number>} ids at least one; the session is at position 0
+   * @returns {CorePrompt}
+   * @throws {BmError} `argument`, `memory`
+   */
+  createPrompt(ids) {
+    const { vocabSize, maxChunk } = this
+    const onRead = () => {
+      this.#lastCount = ids.length % maxChunk || maxChunk
+    }
+    const onClose = (/** @type {CorePrompt} */ prompt) => void this.#prompts.delete(prompt)
+    const shared = { vocabSize, parts: this.#parts, maxChunk, onRead, onClose }
+    const prompt = new CorePrompt(this.#core, { session: this.#open(), ids, ...shared })
+    this.#prompts.add(prompt)
+    return prompt
+  }
+
+  /**
+   * One step of an append in one layer, for who times them: bm_session_step of src/bm.h says in which order.
+   * @param {number} step of `core.steps` @param {number} layer @param {number} count of the ids that `stageIds` took
+   */
+  step(step, layer, count) {
+    this.#core.check('session_step', this.#open(), step, layer, count)
+    this.#lastCount = count
+  }
+
+  /**
+   * @param {number} [index] token of the last append; negative counts from its end; default: its last token
+   * @returns {Float32Array} [vocab_size], a copy
+   * @throws {BmError} `argument`: there is no such token; `numeric`
+   */
+  logits(index = -1) {
+    return this.#core.copyFloats(this.logitsPointer(index), this.vocabSize)
+  }
+
+  /**
+   * @param {number} index as for `logits`
+   * @param {number} id
+   * @returns {number} log p(id), natural logarithm
+   */
+  logprob(index, id) {
+    checkInteger('token id', id, 0, this.vocabSize - 1)
+    return this.#core.call('log_softmax', this.logitsPointer(index), this.vocabSize, id)
+  }
+
+  /**
+   * Computes the logits where the engine keeps them; any further call may overwrite them.
+   * @param {number} index as for `logits`
+   */
+  logitsPointer(index) {
+    const at = index < 0 ? this.#lastCount + index : index
+    if (!(Number.isInteger(at) && at >= 0 && at < this.#lastCount)) {
+      throw new BmError(
+        'argument',
+        `logits of token ${index}: the last append had ${this.#lastCount}`,
+      )
+    }
+    return this.#core.pointer('session_logits', this.#open(), at)
+  }
+
+  /**
+   * @param {Sampling} sampling
+   * @returns {CoreSampler}
+   * @throws {BmError} `argument`, `memory`
+   */
+  createSampler(sampling) {
+    return new CoreSampler(this.#core, this, sampling)
+  }
+
+  #open() {
+    if (this.#handle === 0) throw new BmError('closed', 'the session was closed')
+    return this.#handle
+  }
+
+  /** Frees the state. Idempotent. */
+  close() {
+    if (this.#handle === 0) return
+    for (const prompt of this.#prompts) prompt.close()
+    this.#core.call('session_free', this.#handle)
+    this.#handle = 0
+    this.#onClose(this)
+  }
+}
