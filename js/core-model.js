@@ -168,7 +168,7 @@ export class CoreModel {
     }
     const core = this.#core
     core.stageIds([...handles, ...Array.from(ids)])
-    core.compute(1, () => core.check('session_append_each', handles.length))
+    core.compute(handles.length, () => core.check('session_append_each', handles.length))
     for (const session of sessions) session.appended(1)
   }
 

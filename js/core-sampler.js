@@ -11,6 +11,57 @@ import { BmError } from './errors.js'
 /** @typedef {import('./core-session.js').CoreSession} CoreSession */
 /** @typedef {import('./core.js').Sampling} Sampling */
 
+/** What changes no logit. @type {Sampling} */
+const NEUTRAL = {
+  repetitionPenalty: 1,
+  repetitionWindow: 0,
+  frequencyPenalty: 0,
+  presencePenalty: 0,
+  historyWindow: 0,
+  dryMultiplier: 0,
+  dryBase: 1,
+  dryAllowedLength: 1,
+  noRepeatNgram: 0,
+  temperature: 1,
+  topK: 0,
+  typicalP: 1,
+  topP: 1,
+  minP: 0,
+  mirostatTau: 0,
+  mirostatEta: 0.1,
+  seed: 0,
+  logitBias: [],
+  dryBreakers: [],
+}
+
+/** As sampler_create of wasm/bm_wasm.c wants them. */
+const ORDER = /** @type {const} */ ([
+  'repetitionPenalty',
+  'repetitionWindow',
+  'frequencyPenalty',
+  'presencePenalty',
+  'historyWindow',
+  'dryMultiplier',
+  'dryBase',
+  'dryAllowedLength',
+  'noRepeatNgram',
+  'temperature',
+  'topK',
+  'typicalP',
+  'topP',
+  'minP',
+  'mirostatTau',
+  'mirostatEta',
+  'seed',
+])
+const INTEGERS = /** @type {const} */ ([
+  'repetitionWindow',
+  'historyWindow',
+  'dryAllowedLength',
+  'noRepeatNgram',
+  'topK',
+])
+
 /** Draws tokens from the logits of one session, with its own random state and penalty window. */
 export class CoreSampler {
   #core
@@ -20,25 +71,24 @@ export class CoreSampler {
   /**
    * @param {Core} core
    * @param {CoreSession} session
-   * @param {Sampling} s
+   * @param {Partial<Sampling>} sampling what is left out changes nothing
    */
-  constructor(core, session, s) {
-    checkInteger('repetitionWindow', s.repetitionWindow, 0, MAX_U32)
-    checkInteger('topK', s.topK, 0, MAX_U32)
+  constructor(core, session, sampling) {
+    const s = { ...NEUTRAL, ...sampling }
+    for (const name of INTEGERS) checkInteger(name, s[name], 0, MAX_U32)
     checkInteger('seed', s.seed, 0, Number.MAX_SAFE_INTEGER)
+    for (const [id] of s.logitBias) checkInteger('logitBias', id, 0, MAX_U32)
+    for (const id of s.dryBreakers) checkInteger('dryBreakers', id, 0, MAX_U32)
     this.#core = core
     this.#session = session
-    this.#handle = core.pointer(
-      'sampler_create',
-      session.vocabSize,
-      s.repetitionPenalty,
-      s.repetitionWindow,
-      s.temperature,
-      s.topK,
-      s.topP,
-      s.minP,
-      s.seed,
-    )
+    core.stageValues([
+      ...ORDER.map((name) => s[name]),
+      s.logitBias.length,
+      s.dryBreakers.length,
+      ...s.logitBias.flat(),
+      ...s.dryBreakers,
+    ])
+    this.#handle = core.pointer('sampler_create', session.vocabSize)
   }
 
   /** @param {number} id one token of the context, prompt or output, in order */
@@ -50,6 +100,18 @@ export class CoreSampler {
   /** @returns {number} an id drawn from the session's last logits; neither appended nor accepted */
   sample() {
     return this.#core.call('sampler_sample', this.#open(), this.#session.logitsPointer(-1))
+  }
+
+  /** @returns {Uint8Array} the random state, and what else sampling has changed; the accepted tokens are not in it */
+  save() {
+    const bytes = this.#core.call('sampler_save', this.#open())
+    return new Uint8Array(this.#core.stagedIds(bytes / 4).buffer)
+  }
+
+  /** @param {Uint8Array} state that `save` gave */
+  restore(state) {
+    this.#core.stageBytes(state)
+    this.#core.call('sampler_restore', this.#open())
   }
 
   #open() {

@@ -13,6 +13,9 @@ import { BmError } from './errors.js'
 /** @typedef {import('./core.js').Core} Core */
 /** @typedef {import('./core.js').Sampling} Sampling */
 
+/** BM_MAX_TOP of src/bm.h. */
+const MOST_TOP = 64
+
 /** One timeline over a model: a recurrent state, a position, the logits of the last tokens. */
 export class CoreSession {
   #core
@@ -162,6 +165,20 @@ export class CoreSession {
   }
 
   /**
+   * @param {number} index as for `logits`
+   * @param {number} count 0 to 64
+   * @returns {{ id: number, logprob: number }[]} the likeliest ids after it, falling, ties to the lowest id
+   */
+  topLogprobs(index, count) {
+    checkInteger('count', count, 0, MOST_TOP)
+    const core = this.#core
+    const found = core.call('top_logprobs', this.logitsPointer(index), this.vocabSize, count)
+    const logprobs = core.stagedValues(found)
+    const ids = core.stagedIds(found, 8 * MOST_TOP)
+    return Array.from(ids, (id, i) => ({ id, logprob: Number(logprobs[i]) }))
+  }
+
+  /**
    * Computes the logits where the engine keeps them; any further call may overwrite them.
    * @param {number} index as for `logits`
    */
@@ -177,7 +194,7 @@ export class CoreSession {
   }
 
   /**
-   * @param {Sampling} sampling
+   * @param {Partial<Sampling>} sampling what is left out changes nothing
    * @returns {CoreSampler}
    * @throws {BmError} `argument`, `memory`
    */

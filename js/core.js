@@ -26,14 +26,28 @@ import { loadWasm } from './wasm-module.js'
  */
 
 /**
- * @typedef {object} Sampling all values as in src/bm.h, in this order
- * @property {number} repetitionPenalty
+ * What a sampler is to do; src/bm.h says what each value means.
+ *
+ * @typedef {object} Sampling
+ * @property {number} repetitionPenalty 1: off
  * @property {number} repetitionWindow tokens
+ * @property {number} frequencyPenalty 0: off
+ * @property {number} presencePenalty 0: off
+ * @property {number} historyWindow tokens
+ * @property {number} dryMultiplier 0: off
+ * @property {number} dryBase
+ * @property {number} dryAllowedLength tokens
+ * @property {number} noRepeatNgram tokens; 0: off
  * @property {number} temperature 0: the most likely token
  * @property {number} topK 0: off
+ * @property {number} typicalP 1: off
  * @property {number} topP 1: off
  * @property {number} minP 0: off
+ * @property {number} mirostatTau bits; 0: off
+ * @property {number} mirostatEta
  * @property {number} seed an integer, 0 to 2^53 - 1
+ * @property {readonly (readonly [number, number])[]} logitBias pairs of id and bias
+ * @property {readonly number[]} dryBreakers ids
  */
 
 /** @typedef {'fast' | 'high' | 'exact'} Precision */
@@ -198,6 +212,22 @@ export class Core {
     new Uint8Array(this.#memory.buffer, this.call('staging'), bytes.length).set(bytes)
   }
 
+  /** @param {ArrayLike<number>} values doubles, at most stagingBytes in all */
+  stageValues(values) {
+    this.#checkStaging(8 * values.length)
+    new Float64Array(this.#memory.buffer, this.call('staging'), values.length).set(values)
+  }
+
+  /** @param {number} count of 32-bit numbers @param {number} [skip] bytes before them @returns {Uint32Array} what a call left there */
+  stagedIds(count, skip = 0) {
+    return new Uint32Array(this.#memory.buffer, this.call('staging') + skip, count).slice()
+  }
+
+  /** @param {number} count of doubles @returns {Float64Array} what a call left there */
+  stagedValues(count) {
+    return new Float64Array(this.#memory.buffer, this.call('staging'), count).slice()
+  }
+
   /** @param {ArrayLike<number>} ids four bytes each, at most stagingBytes in all */
   stageIds(ids) {
     this.#checkStaging(4 * ids.length)
@@ -279,7 +309,7 @@ export class Core {
    */
   checkConfig(config) {
     const values = this.configFields.map((field) => configNumber(config, field))
-    new Float64Array(this.#memory.buffer, this.call('staging'), values.length).set(values)
+    this.stageValues(values)
     this.check('config_load')
   }
 

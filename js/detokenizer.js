@@ -69,17 +69,29 @@ function byteLevelBytes() {
   }
 }
 
-/** Decodes one text. */
+/** A character that is not whole has at most this many bytes. */
+const MOST_PENDING = 3
+
+/** Decodes one text, or the rest of one. */
 export class Detokenizer {
   #table
   // A byte order mark is a character like any other here.
   #decoder = new TextDecoder('utf-8', { ignoreBOM: true })
   #atStart
 
-  /** @param {TokenBytes} table */
-  constructor(table) {
+  /**
+   * @param {TokenBytes} table
+   * @param {{ length: number, at: (index: number) => number | undefined }} [before] the ids before: what they leave open is completed
+   */
+  constructor(table, before = []) {
     this.#table = table
     this.#atStart = table.leadingSpace
+    // Only the last bytes can leave a character open.
+    let start = before.length
+    for (let bytes = 0; start > 0 && bytes <= MOST_PENDING; start--) {
+      bytes += table.of(Number(before.at(start - 1))).length
+    }
+    for (let i = start; i < before.length; i++) this.push(Number(before.at(i)))
   }
 
   /**
@@ -115,13 +127,20 @@ export function detokenize(table, ids) {
 /** Ends a text before the stop string that is complete first, wherever the pieces are cut. */
 export class StopMatcher {
   #stops
-  #held = ''
+  #held
+  /** So much of what is held was given out before; a stop string that begins there has not ended yet. */
+  #given
   /** True once a stop string was found; nothing is given out after that. */
   stopped = false
 
-  /** @param {readonly string[]} stops none of them empty */
-  constructor(stops) {
+  /**
+   * @param {readonly string[]} stops none of them empty
+   * @param {{ text: string, given: number }} [before] the end of the text that is continued
+   */
+  constructor(stops, { text, given } = { text: '', given: 0 }) {
     this.#stops = stops
+    this.#held = text
+    this.#given = given
   }
 
   /**
@@ -134,7 +153,8 @@ export class StopMatcher {
     const found = this.#firstStop()
     this.stopped = found >= 0
     const end = this.stopped ? found : this.#held.length - this.#possibleStart()
-    const out = this.#held.slice(0, end)
+    const out = this.#held.slice(this.#given, end)
+    this.#given = Math.max(0, this.#given - end)
     this.#held = this.stopped ? '' : this.#held.slice(end)
     return out
   }
@@ -144,7 +164,7 @@ export class StopMatcher {
     let start = -1
     let end = Number.POSITIVE_INFINITY
     for (const stop of this.#stops) {
-      const at = this.#held.indexOf(stop)
+      const at = this.#held.indexOf(stop, Math.max(0, this.#given - stop.length + 1))
       if (at < 0 || at + stop.length > end) continue
       start = at + stop.length === end ? Math.min(start, at) : at
       end = at + stop.length
@@ -152,10 +172,15 @@ export class StopMatcher {
     return start
   }
 
+  /** @returns {number} UTF-16 units that are held back */
+  get heldLength() {
+    return Math.max(0, this.#held.length - this.#given)
+  }
+
   /** @returns {string} what was held back in case a stop string followed */
   flush() {
-    const out = this.#held
-    this.#held = ''
+    const out = this.#held.slice(this.#given)
+    this.#given = this.#held.length
     return out
   }
 

@@ -1,14 +1,16 @@
 /**
- * A loaded model and all that works on it: core, session, tokenizer.
+ * A loaded model and all that works on it: core, tokenizer, its own timeline and the sessions of its users.
  *
- * Owns the rule that a model does one thing at a time, and taking all of it down; js/startup.js sets it up. The same class runs in a worker (js/worker.js) and, with `inline`, in the caller's thread; js/remote.js has the same
+ * Owns the rule that the model's own timeline does one thing at a time, and taking all of it down; js/startup.js sets it up. The same class runs in a worker (js/worker.js) and, with `inline`, in the caller's thread; js/remote.js has the same
  * methods. Knows nothing of messages, and trusts its arguments: js/model.js has checked them.
  */
 
 import { detokenize, TokenBytes } from './detokenizer.js'
 import { BmError } from './errors.js'
-import { evaluate, generate } from './generate.js'
+import { evaluate, generate, newStats } from './generate.js'
 import { needBos, needTokenizer, promptIds } from './prompt-ids.js'
+import { SessionHost } from './session-host.js'
+import { Timeline } from './timeline.js'
 
 /** @typedef {import('./format.js').PackedHeader} PackedHeader */
 /** @typedef {import('./generate.js').Stats} Stats */
@@ -58,7 +60,9 @@ import { needBos, needTokenizer, promptIds } from './prompt-ids.js'
 export class Engine {
   #core
   #model
-  #session
+  /** What `generate` and `evaluate` of the model itself work on. */
+  #timeline
+  #sessions
   #header
   #options
   #tokenizer
@@ -70,6 +74,8 @@ export class Engine {
   #closed = false
   /** @type {Stats | null} of the last generation that has ended */
   stats = null
+  /** @type {Stats[]} of the sessions that were continued last, one for each */
+  laneStats = []
 
   /**
    * @param {object} parts
@@ -85,13 +91,14 @@ export class Engine {
   constructor({ core, model, session, header, tokenizer, options, cache, readIds }) {
     this.#core = core
     this.#model = model
-    this.#session = session
+    this.#timeline = new Timeline(session, { seed: 0, checkpointBytes: 0 })
     this.#header = header
     this.#tokenizer = tokenizer
     this.#table = tokenizer && new TokenBytes(tokenizer.file)
     this.#options = options
     this.#cache = cache
     this.#readIds = readIds
+    this.#sessions = new SessionHost({ model, header, tokenizer, table: this.#table, options })
   }
 
   /** @returns {Description} */
@@ -193,16 +200,93 @@ export class Engine {
    */
   async *evaluate(ids, logits, signal) {
     const vocabSize = this.#header.config.vocab_size
-    const job = { session: this.#session, ids, vocabSize, logits, ...(signal ? { signal } : {}) }
-    this.#readIds = null
-    yield* this.#exclusive(() => evaluate(job))
+    const job = { timeline: this.#timeline, vocabSize, logits, ...(signal ? { signal } : {}) }
+    yield* this.#exclusive(() => {
+      this.#readIds = null
+      this.#timeline.restart(ids)
+      return evaluate(job)
+    })
+  }
+
+  /** @param {import('./session-host.js').SessionOptions} options @returns {Promise<number>} a new session */
+  async createSession(options) {
+    this.#checkOpen()
+    return this.#sessions.create(options)
+  }
+
+  /**
+   * @param {Uint8Array} bytes of a saved session
+   * @param {{ checkpointBytes: number }} options
+   * @returns {ReturnType<SessionHost['load']>}
+   */
+  async loadSession(bytes, options) {
+    this.#checkOpen()
+    const loaded = await this.#sessions.load(bytes, options)
+    this.#checkOpen()
+    return loaded
+  }
+
+  /**
+   * @param {number} id of a session
+   * @param {import('./session-host.js').SessionAction} action
+   * @param {unknown[]} args
+   * @param {AbortSignal} [signal]
+   * @returns {Promise<import('./session-host.js').Outcome>}
+   */
+  async act(id, action, args, signal) {
+    this.#checkOpen()
+    return this.#whileOpen(this.#sessions.act(id, action, args, signal))
+  }
+
+  /** @param {number} id */
+  async closeSession(id) {
+    if (!this.#closed) this.#sessions.close(id)
+  }
+
+  /** @param {number} id */
+  async closeSnapshot(id) {
+    this.#sessions.closeSnapshot(id)
+  }
+
+  /**
+   * @param {number[]} ids of sessions
+   * @param {Settings[]} settings one for each
+   * @param {AbortSignal} [signal]
+   * @returns {AsyncGenerator<import('./generate.js').GeneratedPiece, Stats[], void>}
+   */
+  async *continueSessions(ids, settings, signal) {
+    this.#checkOpen()
+    const stats = settings.map(({ seed }) => newStats(seed ?? 0))
+    const pieces = this.#sessions.generate(ids, settings, stats, signal)
+    try {
+      for await (const piece of pieces) {
+        yield piece
+        this.#checkOpen()
+      }
+      return stats
+    } catch (error) {
+      this.#checkOpen()
+      throw error
+    } finally {
+      await pieces.return()
+      this.laneStats = stats
+    }
+  }
+
+  /** @template T @param {Promise<T>} work @returns {Promise<T>} what fails because the engine was closed says so */
+  async #whileOpen(work) {
+    try {
+      return await work
+    } finally {
+      this.#checkOpen()
+    }
   }
 
   /** Frees the engine's memory; a generation that is under way fails with `closed`. */
   async close() {
     if (this.#closed) return
     this.#closed = true
-    this.#session.close()
+    this.#sessions.closeAll()
     this.#model.close()
     this.#core.close()
   }
@@ -213,25 +297,16 @@ export class Engine {
    * @param {AbortSignal} [signal]
    */
   async *#generate(prompt, settings, signal) {
-    /** @type {Stats} */
-    const stats = {
-      promptTokens: 0,
-      tokens: 0,
-      finishReason: 'abort',
-      seed: settings.seed,
-      prefillMs: 0,
-      decodeMs: 0,
-    }
-    const { eosIds } = this.#header
-    const job = { session: this.#session, eosIds, table: this.#table, settings, stats }
+    const stats = newStats(settings.seed ?? 0)
+    const { bosId, addBos, eosIds } = this.#header
     try {
-      const { bosId, addBos } = this.#header
       const reader = { bosId, addBos, tokenizer: this.#tokenizer }
       const ids = await promptIds(reader, prompt, settings.bos, signal)
       this.#checkOpen()
-      stats.promptTokens = ids.length
-      const read = this.#takeRead(ids)
-      yield* generate({ ...job, prompt: ids, read, ...(signal ? { signal } : {}) })
+      this.#timeline.restart(ids, this.#takeRead(ids))
+      const lanes = [{ timeline: this.#timeline, settings, stats }]
+      const job = { model: this.#model, lanes, eosIds, table: this.#table, isLast: true }
+      yield* generate(signal ? { ...job, signal } : job)
     } catch (error) {
       if (!signal?.aborted) stats.finishReason = 'error'
       throw error

@@ -16,6 +16,7 @@
  * - `internal`     a mistake of ours: an engine trap, a lost worker
  * - `io`           a local file cannot be read or written
  * - `memory`       the engine could not get the memory the model needs
+ * - `mismatch`     a saved session is of another model
  * - `network`      a request failed or ended early
  * - `numeric`      a computation gave NaN or infinity
  * - `storage`      the cache cannot be read or written
@@ -23,7 +24,7 @@
  * - `unsupported`  this JavaScript engine, or the format to write, lacks something needed (the message names it)
  *
  * @typedef {'argument'|'busy'|'checkpoint'|'closed'|'config'|'format'|'integrity'|'internal'|'io'
- *   |'memory'|'network'|'numeric'|'storage'|'tokenizer'|'unsupported'} BmErrorCode
+ *   |'memory'|'mismatch'|'network'|'numeric'|'storage'|'tokenizer'|'unsupported'} BmErrorCode
  */
 
 /** An error of this package. Aborts are not wrapped: they reject with the signal's own reason. */

@@ -263,7 +263,7 @@ export async function parseHeader(bytes, core) {
 }
 
 /** @param {Uint8Array} bytes @returns {string} lower-case hex */
-function toHex(bytes) {
+export function toHex(bytes) {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')
 }
 

@@ -1,5 +1,5 @@
 /**
- * The generation loop, and scoring: what is done with a session, one token after another.
+ * The generation loop, and scoring: what is done with timelines, one token after another.
  *
  * Owns the only loop that samples, and the only one that walks over given ids. Runs beside the engine. Does not know where
  * its pieces go (a worker's messages or the caller's own loop), nor what a token costs.
@@ -8,18 +8,20 @@
  * a pause, in the same thread, would never give it one.
  */
 
-import { Detokenizer, StopMatcher } from './detokenizer.js'
-import { breathe } from './platform.js'
+import { Pace, turn } from './pace.js'
+import { TextStream } from './text-stream.js'
 
+/** @typedef {import('./core-model.js').CoreModel} CoreModel */
 /** @typedef {import('./core-session.js').CoreSession} CoreSession */
 /** @typedef {import('./detokenizer.js').TokenBytes} TokenBytes */
 /** @typedef {import('./settings.js').Settings} Settings */
+/** @typedef {import('./timeline.js').Timeline} Timeline */
 
 /**
  * What a generation did; known when it has ended, however it ended.
  *
  * @typedef {object} Stats
- * @property {number} promptTokens  BOS included
+ * @property {number} promptTokens  before the first new one, BOS included
  * @property {number} tokens        sampled, without the EOS that ended it
  * @property {'eos' | 'stop' | 'length' | 'abort' | 'error'} finishReason  'abort': by signal, or the caller stopped pulling
  * @property {number} seed          give it again for the same text
@@ -27,70 +29,188 @@ import { breathe } from './platform.js'
  * @property {number} decodeMs      from the end of the prompt to the last token; the caller's time between pulls counts
  */
 
-/** @typedef {{ id: number | null, text: string }} GeneratedPiece id null: text that was held back, no new token */
+/** @param {number} seed @returns {Stats} of a generation that has not begun */
+export function newStats(seed) {
+  return { promptTokens: 0, tokens: 0, finishReason: 'abort', seed, prefillMs: 0, decodeMs: 0 }
+}
+
+/**
+ * @typedef {object} GeneratedPiece
+ * @property {number} lane        index of the text that it belongs to
+ * @property {number | null} id   null: text that was held back, no new token
+ * @property {string} text
+ * @property {number} position    of that text then, in tokens
+ * @property {number} [logprob]   of the id, natural logarithm, before any setting changed it; where it was asked for
+ * @property {Alternative[]} [top]  the likeliest ids there, where they were asked for
+ */
+
+/** text: of the token alone; U+FFFD for a part of a character. @typedef {{ id: number, text: string, logprob: number }} Alternative */
+
+/**
+ * One text to be continued.
+ *
+ * @typedef {object} Lane
+ * @property {Timeline} timeline  with at least one token
+ * @property {Settings} settings
+ * @property {Stats} stats        written to: what was counted, and how the text ended, if it came to its end
+ */
 
 /**
  * @typedef {object} GenerateJob
- * @property {CoreSession} session
- * @property {ArrayLike<number>} prompt  at least one id
- * @property {number} [read]             how many of them the session has read already, the last of them just now; default 0: it is reset first
+ * @property {CoreModel} model           of all timelines
+ * @property {readonly Lane[]} lanes     all different; they step together, and the weights are read once for all
  * @property {readonly number[]} eosIds
  * @property {TokenBytes | null} table   null: a model without a tokenizer; all texts are empty
- * @property {Settings} settings
- * @property {Stats} stats               written to: what was counted, and how the text ended, if it came to its end
+ * @property {boolean} isLast            nothing will continue these texts
  * @property {AbortSignal} [signal]
  */
 
 /** Scoring hands out its results in batches; with logits a batch holds about this many numbers. */
 const BATCH_FLOATS = 1 << 18
 
+/** A lane at work. */
+class Writer {
+  /** @param {number} index @param {Lane} lane @param {GenerateJob} job */
+  constructor(index, { timeline, settings, stats }, { eosIds, table, isLast }) {
+    this.index = index
+    this.timeline = timeline
+    this.stats = stats
+    this.isDone = false
+    this.settings = settings
+    this.isLast = isLast
+    this.table = table
+    this.ends = settings.stopTokens ?? eosIds
+    this.text = new TextStream(table, settings.stop, timeline)
+    // Random numbers go on where the last generation left them, unless a seed says where they begin.
+    if (settings.seed !== null) Object.assign(timeline, { seed: settings.seed, random: null })
+    stats.seed = timeline.seed
+    stats.promptTokens = timeline.position
+    this.sampler = timeline.session.createSampler(samplerOptions(settings, timeline.seed))
+    if (timeline.random) this.sampler.restore(timeline.random)
+    const { ids } = timeline
+    for (let i = Math.max(0, ids.length - MOST_HISTORY); i < ids.length; i++) {
+      this.sampler.accept(ids.at(i))
+    }
+  }
+
+  /** What the generation before this one held back. @returns {GeneratedPiece[]} */
+  begin() {
+    const text = this.text.begin()
+    if (this.text.stopped) this.#finish('stop')
+    return this.#rest(text)
+  }
+
+  /** @param {number} began when the prompt was read @returns {GeneratedPiece[]} the next token's, none at the end of the text */
+  next(began) {
+    const { settings, timeline, stats } = this
+    const id = this.sampler.sample()
+    const about = this.#chances(id)
+    if (this.ends.includes(id)) {
+      this.#finish('eos')
+      return this.#rest(this.#end())
+    }
+    this.sampler.accept(id)
+    timeline.push(id)
+    const text = this.text.push(id)
+    stats.tokens++
+    stats.decodeMs = performance.now() - began
+    if (this.text.stopped) this.#finish('stop')
+    else if (stats.tokens >= settings.maxTokens) this.#finish('length')
+    const rest = this.isDone ? this.#end() : ''
+    return [{ lane: this.index, id, text: text + rest, position: timeline.position, ...about }]
+  }
+
+  /** What the model thought of a token, and of others in its place. @param {number} id */
+  #chances(id) {
+    const { logprobs } = this.settings
+    if (logprobs === null) return {}
+    const { session } = this.timeline
+    return { logprob: session.logprob(-1, id), top: likeliest(session, logprobs, this.table) }
+  }
+
+  /** @returns {string} what is left of the text */
+  #end() {
+    const text = this.text.end(this.isLast)
+    if (this.text.stopped) this.#finish('stop')
+    return text
+  }
+
+  /** @param {string} text @returns {GeneratedPiece[]} */
+  #rest(text) {
+    return text ? [{ lane: this.index, id: null, text, position: this.timeline.position }] : []
+  }
+
+  /** @param {Stats['finishReason']} reason */
+  #finish(reason) {
+    this.isDone = true
+    this.stats.finishReason = reason
+  }
+
+  /** Leaves the timeline as the next generation wants it. */
+  close() {
+    this.timeline.random = this.sampler.save()
+    this.timeline.tail = this.text.tail
+    this.sampler.close()
+  }
+}
+
+/** The longest window that a sampler looks at. */
+const MOST_HISTORY = 65536
+
 /**
  * @param {GenerateJob} job
- * @returns {AsyncGenerator<GeneratedPiece, void, void>} one piece a token, then perhaps one with the rest of the text
+ * @returns {AsyncGenerator<GeneratedPiece, void, void>} of each lane one piece a token, and perhaps one with the rest of the text behind EOS
  */
 export async function* generate(job) {
-  const { session, prompt, read = 0, eosIds, table, settings, stats, signal } = job
-  const sampler = session.createSampler(samplerOptions(settings))
-  const detokenizer = table && new Detokenizer(table)
-  const stops = new StopMatcher(settings.stop)
+  const { model, signal } = job
+  /** @type {Writer[]} */
+  const writers = []
   try {
+    for (const [i, lane] of job.lanes.entries()) writers.push(new Writer(i, lane, job))
     let began = performance.now()
-    const pace = new Pace(session.maxChunk)
-    for await (const chunk of prefill(session, prompt, read, pace, signal)) {
-      for (const id of chunk) {
-        sampler.accept(id)
-        // The decoder, too: a character that the prompt leaves open is completed by the first token.
-        detokenizer?.push(id)
-      }
+    const pace = new Pace(Number(writers[0]?.timeline.session.maxChunk))
+    for (const { timeline, stats } of writers) {
+      await timeline.settle(signal, pace)
+      stats.prefillMs = performance.now() - began
     }
-    stats.prefillMs = performance.now() - began
+    for (const writer of writers) yield* writer.begin()
     began = performance.now()
     for (;;) {
-      if (pace.isOver()) await turn(signal)
-      signal?.throwIfAborted()
-      const id = sampler.sample()
-      if (eosIds.includes(id)) {
-        stats.finishReason = 'eos'
-        break
+      const active = writers.filter(({ isDone }) => !isDone)
+      if (active.length === 0) return
+      await step(model, active, pace, signal)
+      for (const writer of active) {
+        signal?.throwIfAborted()
+        yield* writer.next(began)
       }
-      sampler.accept(id)
-      const text = stops.push(detokenizer?.push(id) ?? '')
-      stats.tokens++
-      stats.decodeMs = performance.now() - began
-      yield { id, text }
-      if (stops.stopped || stats.tokens >= settings.maxTokens) {
-        stats.finishReason = stops.stopped ? 'stop' : 'length'
-        break
-      }
-      signal?.throwIfAborted()
-      session.append([id])
     }
   } finally {
-    sampler.close()
+    for (const writer of writers) writer.close()
   }
-  const rest = stops.push(detokenizer?.flush() ?? '') + stops.flush()
-  if (stops.stopped) stats.finishReason = 'stop'
-  if (rest) yield { id: null, text: rest }
+}
+
+/**
+ * Lets all timelines read their last token, and computes what follows each.
+ * @param {CoreModel} model @param {Writer[]} writers @param {Pace} pace @param {AbortSignal} [signal]
+ */
+async function step(model, writers, pace, signal) {
+  if (pace.isOver()) await turn(signal)
+  signal?.throwIfAborted()
+  const behind = writers.map(({ timeline }) => timeline).filter((one) => one.isBehindByOne)
+  const sessions = behind.map(({ session }) => session)
+  const ids = behind.map((timeline) => timeline.ids.at(timeline.position - 1))
+  if (sessions.length === 1) sessions[0]?.append(ids)
+  else if (sessions.length > 1) model.appendEach(sessions, ids)
+  for (const timeline of behind) timeline.passed()
+  if (writers.length > 1) model.logitsEach(writers.map(({ timeline }) => timeline.session))
+}
+
+/** @param {CoreSession} session @param {number} count @param {TokenBytes | null} table @returns {Alternative[]} what may come next, falling */
+export function likeliest(session, count, table) {
+  return session.topLogprobs(-1, count).map(({ id, logprob }) => {
+    const text = new TextDecoder().decode(table?.of(id) ?? new Uint8Array(0))
+    return { id, text, logprob }
+  })
 }
 
 /**
@@ -102,25 +222,25 @@ export async function* generate(job) {
  */
 
 /**
- * Walks over given ids.
+ * Walks over the ids that a timeline has not read, and leaves it settled.
  *
  * @param {object} job
- * @param {CoreSession} job.session
- * @param {ArrayLike<number>} job.ids  at least one
+ * @param {Timeline} job.timeline
  * @param {number} job.vocabSize
  * @param {boolean} job.logits
  * @param {AbortSignal} [job.signal]
  * @returns {AsyncGenerator<Scored[], void, void>} in batches, for a worker's message costs as much as many positions
  */
-export async function* evaluate({ session, ids, vocabSize, logits, signal }) {
+export async function* evaluate({ timeline, vocabSize, logits, signal }) {
   const batchLength = logits
     ? Math.max(1, Math.floor(BATCH_FLOATS / vocabSize))
     : Number.POSITIVE_INFINITY
+  const { session, ids } = timeline
+  let start = session.position
   /** @type {number | null} */
-  let logprob = null
+  let logprob = start > 0 && start < ids.length ? session.logprob(-1, ids.at(start)) : null
   const pace = new Pace(session.maxChunk)
-  for await (const chunk of prefill(session, ids, 0, pace, signal)) {
-    const start = session.position - chunk.length
+  for await (const chunk of timeline.read(signal, pace)) {
     /** @type {Scored[]} */
     let batch = []
     for (const [i, id] of chunk.entries()) {
@@ -132,91 +252,20 @@ export async function* evaluate({ session, ids, vocabSize, logits, signal }) {
         logprob,
         ...(logits ? { logits: session.logits(i) } : {}),
       })
-      const next = ids[start + i + 1]
-      logprob = next === undefined ? null : session.logprob(i, next)
+      const next = start + i + 1
+      logprob = next < ids.length ? session.logprob(i, ids.at(next)) : null
       if (batch.length < batchLength) continue
       yield batch
       signal?.throwIfAborted()
       batch = []
     }
+    start += chunk.length
     if (batch.length > 0) yield batch
   }
 }
 
-/**
- * Appends given ids to an empty session, or those that it has not read yet.
- *
- * @param {CoreSession} session
- * @param {ArrayLike<number>} ids
- * @param {number} read  how many of them it has read; they are the first chunk
- * @param {Pace} pace
- * @param {AbortSignal} [signal]
- * @returns {AsyncGenerator<number[], void, void>} each chunk when it has been appended
- */
-async function* prefill(session, ids, read, pace, signal) {
-  if (read === 0) session.reset()
-  else yield Array.prototype.slice.call(ids, 0, read)
-  for (let start = read; start < ids.length; ) {
-    await turn(signal)
-    const chunk = Array.prototype.slice.call(ids, start, start + pace.chunk)
-    pace.time(chunk.length, () => session.append(chunk))
-    start += chunk.length
-    yield chunk
-  }
-}
-
-/** How long computations may last before messages can arrive, ms. */
-const PACE_MS = 50
-/** Tokens that one step of the prefill kernels takes together: fewer would cost as much as so many. */
-const CHUNK_STEP = 16
-
-/**
- * How many tokens to append at once, from what the last ones cost: an abort is to be seen soon with a large model too.
- * How a prompt is cut changes no result.
- */
-class Pace {
-  #most
-  #since = performance.now()
-
-  /** @param {number} most tokens */
-  constructor(most) {
-    this.#most = most
-    this.chunk = Math.min(CHUNK_STEP, most)
-  }
-
-  /** @param {number} tokens @param {() => void} append */
-  time(tokens, append) {
-    this.#since = performance.now()
-    append()
-    const steps = ((PACE_MS / (performance.now() - this.#since)) * tokens) / CHUNK_STEP
-    this.chunk = Math.min(this.#most, CHUNK_STEP * Math.max(1, Math.floor(steps)))
-  }
-
-  /** Whether it is time for a turn; the next period begins then. */
-  isOver() {
-    const now = performance.now()
-    if (now - this.#since < PACE_MS) return false
-    this.#since = now
-    return true
-  }
-}
-
-/** Lets messages arrive, then looks whether one of them was an abort. @param {AbortSignal} [signal] */
-async function turn(signal) {
-  signal?.throwIfAborted()
-  await breathe()
-  signal?.throwIfAborted()
-}
-
-/** @param {Settings} settings @returns {Omit<Settings, 'maxTokens' | 'stop' | 'bos'>} */
-function samplerOptions({
-  temperature,
-  topK,
-  topP,
-  minP,
-  repetitionPenalty,
-  repetitionWindow,
-  seed,
-}) {
-  return { temperature, topK, topP, minP, repetitionPenalty, repetitionWindow, seed }
+/** @param {Settings} settings @param {number} seed @returns {import('./core.js').Sampling} */
+function samplerOptions(settings, seed) {
+  const { maxTokens, stop, stopTokens, bos, logprobs, ...sampling } = settings
+  return { ...sampling, seed }
 }

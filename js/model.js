@@ -10,6 +10,8 @@ import { isWorthChoosing } from './kernel-choice.js'
 import { ModelCache } from './model-cache.js'
 import { absoluteUrl, askToPersist } from './platform.js'
 import { RemoteEngine } from './remote.js'
+import { continueSessions, mapped, Session } from './session.js'
+import { checkCount, checkCreateSession, checkSessionGenerate } from './session-settings.js'
 import {
   checkFlag,
   checkGenerate,
@@ -23,6 +25,8 @@ import { startEngine } from './startup.js'
 
 /** @typedef {import('./settings.js').GenerateOptions} GenerateOptions */
 /** @typedef {import('./settings.js').LoadOptions} LoadOptions */
+/** @typedef {import('./session-settings.js').CreateSessionOptions} CreateSessionOptions */
+/** @typedef {import('./session-settings.js').SessionGenerateOptions} SessionGenerateOptions */
 /** @typedef {import('./source.js').ModelSource} ModelSource */
 /** @typedef {import('./generate.js').Stats} Stats */
 /** @typedef {import('./generate.js').Scored} Scored */
@@ -139,6 +143,61 @@ export class BiMamba {
   }
 
   /**
+   * A session: a text of its own, which can be added to, continued, gone back in, forked and saved. Any number of them work side by
+   * side, each with the memory of a state.
+   *
+   * @param {CreateSessionOptions} [options]
+   * @returns {Promise<Session>} empty
+   * @throws {BmError} `argument`, `closed`, `memory`
+   */
+  async createSession(options = {}) {
+    this.#checkOpen()
+    const checked = checkCreateSession(options, 'createSession')
+    return new Session(this.#owner, await this.#engine.createSession(checked), 0)
+  }
+
+  /**
+   * A session that was saved. It goes on where it was, without reading anything again: its text, state, random numbers and chat.
+   *
+   * @param {Uint8Array | ArrayBuffer | Blob} saved what `session.save` gave, of the same model; stays the caller's
+   * @param {Omit<CreateSessionOptions, 'seed'>} [options]
+   * @returns {Promise<Session>}
+   * @throws {BmError} `format`: no saved session, another version, or cut off; `integrity`: damaged; `mismatch`: of another
+   *   model; `argument`, `closed`, `memory`
+   */
+  async loadSession(saved, options = {}) {
+    this.#checkOpen()
+    checkNames(options, ['checkpointBytes'], 'loadSession')
+    const { checkpointBytes } = checkCreateSession(options, 'loadSession')
+    const bytes = await bytesOf(saved)
+    const { id, position } = await this.#engine.loadSession(bytes, { checkpointBytes })
+    return new Session(this.#owner, id, position)
+  }
+
+  /**
+   * Continues several sessions of this model together: the weights are read once for all, and each is, to the bit, as it would be alone.
+   *
+   * @param {readonly Session[]} sessions all different, 1 to 64
+   * @param {SessionGenerateOptions | readonly SessionGenerateOptions[]} [options] for all, or one for each. Only the first one's `signal` counts
+   * @returns {AsyncGenerator<{ index: number, text: string }, Stats[], void>} pieces of the text of session `index`
+   */
+  async *generateTogether(sessions, options = {}) {
+    this.#checkOpen()
+    if (!Array.isArray(sessions) || !sessions.every((session) => session instanceof Session)) {
+      throw new BmError('argument', 'sessions: want an array of sessions')
+    }
+    if (new Set(sessions).size !== sessions.length) {
+      throw new BmError('argument', 'sessions: the same one twice')
+    }
+    checkCount('sessions.length', sessions.length, 1, 64)
+    const each = Array.isArray(options) ? options : sessions.map(() => options)
+    checkCount('options.length', each.length, sessions.length, sessions.length)
+    const settings = each.map((one) => checkSessionGenerate(one, this.config.vocab_size))
+    const pieces = continueSessions(this.#engine, sessions, settings, each[0].signal)
+    return yield* mapped(pieces, ({ lane, text }) => (text ? { index: lane, text } : null))
+  }
+
+  /**
    * What the model thinks of given ids, position by position.
    *
    * @param {ArrayLike<number>} ids as they are: no BOS is added
@@ -220,6 +279,11 @@ export class BiMamba {
     if (this.#closing) throw new BmError('closed', 'the model was closed')
   }
 
+  /** What its sessions need. */
+  get #owner() {
+    return { engine: this.#engine, vocabSize: this.config.vocab_size }
+  }
+
   /**
    * @param {string | ArrayLike<number>} prompt
    * @param {GenerateOptions} options
@@ -227,7 +291,7 @@ export class BiMamba {
    */
   #checkJob(prompt, options) {
     this.#checkOpen()
-    const settings = checkGenerate(options)
+    const settings = checkGenerate(options, this.config.vocab_size)
     const isText = typeof prompt === 'string'
     if (!isText && (typeof prompt !== 'object' || prompt === null)) {
       throw new BmError('argument', `prompt is ${prompt}, want a string or an array of token ids`)
@@ -236,6 +300,16 @@ export class BiMamba {
     options.signal?.throwIfAborted()
     return [checked, settings]
   }
+}
+
+/** @param {unknown} saved @returns {Promise<Uint8Array>} */
+async function bytesOf(saved) {
+  if (saved instanceof Uint8Array) return saved
+  if (saved instanceof ArrayBuffer) return new Uint8Array(saved)
+  if (typeof Blob !== 'undefined' && saved instanceof Blob) {
+    return new Uint8Array(await saved.arrayBuffer())
+  }
+  throw new BmError('argument', 'loadSession: want the bytes of a saved session, or a Blob of them')
 }
 
 /** Ids are checked against the vocabulary when the model is there. @param {string | ArrayLike<number>} prompt */

@@ -20,15 +20,16 @@ import { BmError } from './errors.js'
  * @param {string | Uint32Array} prompt
  * @param {boolean | null} bos  null: as above
  * @param {AbortSignal} [signal]
+ * @param {boolean} [isStart] of a text, not of something that is added to one; default true
  * @returns {Promise<Uint32Array>} at least one id
  * @throws {BmError} `argument`, `tokenizer`
  */
-export async function promptIds(reader, prompt, bos, signal) {
+export async function promptIds(reader, prompt, bos, signal, isStart = true) {
   const isText = typeof prompt === 'string'
   const { addBos, bosId } = reader
   const wantsBos = bos ?? (prompt.length === 0 ? bosId !== null : isText && addBos)
   const first = wantsBos ? [needBos(reader)] : []
-  const ids = isText ? await needTokenizer(reader).encode(prompt, signal) : prompt
+  const ids = isText ? await needTokenizer(reader).encode(prompt, signal, isStart) : prompt
   if (first.length + ids.length === 0) {
     throw new BmError('argument', 'the prompt is empty and there is no BOS token to start from')
   }

@@ -49,6 +49,8 @@ export class RemoteEngine {
   #description = null
   /** @type {Stats | null} of the last generation that has ended */
   stats = null
+  /** @type {Stats[]} as js/engine.js has it */
+  laneStats = []
 
   /** @param {string | undefined} workerUrl */
   constructor(workerUrl) {
@@ -135,17 +137,52 @@ export class RemoteEngine {
    * @param {AbortSignal} [signal]
    */
   async tokenize(text, bos, signal) {
-    const { value } = await this.#request(
-      { kind: 'call', method: 'tokenize', args: [text, bos] },
-      { signal },
-    )
-    return /** @type {Uint32Array} */ (value)
+    return /** @type {Uint32Array} */ (await this.#call('tokenize', [text, bos], signal))
   }
 
   /** @param {Uint32Array} ids */
   async detokenize(ids) {
-    const { value } = await this.#request({ kind: 'call', method: 'detokenize', args: [ids] })
-    return /** @type {string} */ (value)
+    return /** @type {string} */ (await this.#call('detokenize', [ids]))
+  }
+
+  /** @param {import('./session-host.js').SessionOptions} options */
+  async createSession(options) {
+    return /** @type {number} */ (await this.#call('createSession', [options]))
+  }
+
+  /** @param {Uint8Array} bytes @param {{ checkpointBytes: number }} options */
+  async loadSession(bytes, options) {
+    const value = await this.#call('loadSession', [bytes, options])
+    return /** @type {Awaited<ReturnType<import('./engine.js').Engine['loadSession']>>} */ (value)
+  }
+
+  /**
+   * @param {number} id
+   * @param {import('./session-host.js').SessionAction} action
+   * @param {unknown[]} args
+   * @param {AbortSignal} [signal]
+   */
+  async act(id, action, args, signal) {
+    const value = await this.#call('act', [id, action, args], signal)
+    return /** @type {import('./session-host.js').Outcome} */ (value)
+  }
+
+  /** @param {number} id */
+  async closeSession(id) {
+    if (!this.#ended) await this.#call('closeSession', [id])
+  }
+
+  /** @param {number} id */
+  async closeSnapshot(id) {
+    if (!this.#ended) await this.#call('closeSnapshot', [id])
+  }
+
+  /** @param {number[]} ids @param {Settings[]} settings @param {AbortSignal} [signal] */
+  continueSessions(ids, settings, signal) {
+    const pieces = this.#stream('continueSessions', [ids, settings], signal)
+    return /** @type {AsyncGenerator<import('./generate.js').GeneratedPiece, Stats[], void>} */ (
+      pieces
+    )
   }
 
   /** @param {string | Uint32Array} prompt @param {Settings} settings @param {AbortSignal} [signal] */
@@ -171,6 +208,11 @@ export class RemoteEngine {
     this.#end(new BmError('closed', 'the model was closed'))
     this.#stopping ??= this.#worker.terminate()
     await this.#stopping
+  }
+
+  /** @param {import('./wire.js').CallMethod} method @param {unknown[]} args @param {AbortSignal} [signal] */
+  async #call(method, args, signal) {
+    return (await this.#request({ kind: 'call', method, args }, { signal })).value
   }
 
   /**
@@ -222,6 +264,7 @@ export class RemoteEngine {
         this.#worker.post({ ...request, id }, transfer)
       })
       if (answer.stats !== undefined) this.stats = answer.stats
+      if (answer.laneStats !== undefined) this.laneStats = answer.laneStats
       if (answer.aborted && signal) throw signal.reason
       if (answer.error) throw unpackError(answer.error)
       return answer

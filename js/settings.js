@@ -20,7 +20,7 @@ import { BmError } from './errors.js'
  */
 
 /**
- * The numeric generation options; the sampler in C checks the same ranges again. `topK` 0 and `minP` 0 switch their filter off; temperature 0 takes the likeliest token.
+ * The numeric generation options; the sampler in C checks the same ranges again, and src/bm.h says what each does.
  * @satisfies {Record<string, NumberRule>}
  */
 export const NUMBER_SETTINGS = {
@@ -29,8 +29,18 @@ export const NUMBER_SETTINGS = {
   topK: { default: 40, min: 0, max: 1048576, integer: true },
   topP: { default: 0.95, min: 0, max: 1, open: true },
   minP: { default: 0, min: 0, max: 1 },
+  typicalP: { default: 1, min: 0, max: 1, open: true },
+  mirostatTau: { default: 0, min: 0, max: 100 },
+  mirostatEta: { default: 0.1, min: 0, max: 1, open: true },
   repetitionPenalty: { default: 1, min: 0, max: 100, open: true },
+  frequencyPenalty: { default: 0, min: -100, max: 100 },
+  presencePenalty: { default: 0, min: -100, max: 100 },
   repetitionWindow: { default: 64, min: 0, max: 65536, integer: true },
+  noRepeatNgram: { default: 0, min: 0, max: 64, integer: true },
+  dryMultiplier: { default: 0, min: 0, max: 100 },
+  dryBase: { default: 1.75, min: 1, max: 100 },
+  dryAllowedLength: { default: 2, min: 1, max: 64, integer: true },
+  historyWindow: { default: 1024, min: 0, max: 65536, integer: true },
   seed: { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true },
 }
 
@@ -71,29 +81,43 @@ const MAX_IDS = 2 ** 28
  * @property {number} [topK]              keep the k likeliest tokens, 0 keeps all; default 40
  * @property {number} [topP]              keep the likeliest tokens up to this probability mass; default 0.95
  * @property {number} [minP]              drop tokens below this fraction of the likeliest one's probability; default 0
+ * @property {number} [typicalP]          keep the tokens whose surprise is nearest to the entropy, up to this probability mass; default 1 (off)
+ * @property {number} [mirostatTau]       Mirostat 2: the surprise to aim at, in bits; takes the place of the four filters. Default 0 (off)
+ * @property {number} [mirostatEta]       how fast it adapts; default 0.1
  * @property {number} [repetitionPenalty] above 1 makes recent tokens less likely; default 1 (off)
- * @property {number} [repetitionWindow]  how many recent tokens the penalty looks at; default 64
+ * @property {number} [frequencyPenalty]  taken from a logit for each time the token is recent; default 0
+ * @property {number} [presencePenalty]   taken once from the logit of a recent token; default 0
+ * @property {number} [repetitionWindow]  how many tokens are recent; default 64
+ * @property {number} [noRepeatNgram]     so many tokens in a row never come a second time; default 0 (off)
+ * @property {number} [dryMultiplier]     DRY: tokens that make a repetition longer lose dryMultiplier * dryBase^(its length - dryAllowedLength);
+ *                                        default 0 (off)
+ * @property {number} [dryBase]           default 1.75
+ * @property {number} [dryAllowedLength]  tokens that may repeat freely; default 2
+ * @property {readonly number[]} [dryBreakers]  token ids over which no repetition reaches, at most 1024; default none
+ * @property {number} [historyWindow]     how many tokens noRepeatNgram and DRY look back; default 1024
+ * @property {LogitBias} [logitBias]      added to the logits of token ids, -100 to 100, or -Infinity: never; at most 1024
+ * @property {readonly number[]} [stopTokens]  ids that end the text, and are no part of it; default: the model's EOS
  * @property {number} [seed]              an integer; the same seed gives the same text. Default: drawn, see `lastStats.seed`
  * @property {string | readonly string[]} [stop]  the text ends before the first of these strings
  * @property {boolean} [bos]              begin with the model's BOS token; default: what the file says for text, no for ids
  * @property {AbortSignal} [signal]       stops the work; the generator then throws `signal.reason`
  */
 
+/** Biases by token id. @typedef {ReadonlyMap<number, number> | readonly (readonly [number, number])[] | Readonly<Record<number, number>>} LogitBias */
+
 /**
- * Checked settings, complete, as the generation loop takes them.
+ * Checked settings, complete, as the generation loop takes them: what the sampler takes, and
  *
- * @typedef {object} Settings
+ * @typedef {object} LoopSettings
  * @property {number} maxTokens
- * @property {number} temperature
- * @property {number} topK
- * @property {number} topP
- * @property {number} minP
- * @property {number} repetitionPenalty
- * @property {number} repetitionWindow
- * @property {number} seed
+ * @property {number | null} seed  null: random numbers go on where they are
  * @property {string[]} stop
+ * @property {number[] | null} stopTokens  null: the model's EOS
  * @property {boolean | null} bos  null: as the file says
+ * @property {number | null} logprobs  how many alternatives to tell with each token; null: no probabilities at all
  */
+
+/** @typedef {Omit<import('./core.js').Sampling, 'seed'> & LoopSettings} Settings */
 
 /**
  * How a file on a server is got and kept: of `BiMamba.load` and `BiMamba.cache.add`.
@@ -250,32 +274,78 @@ export function checkStop(value, label = 'stop') {
   return [...list]
 }
 
+/** At most this many of each: as src/bm.h says. */
+const MAX_LISTED = 1024
+
+/** @param {unknown} value @param {number} vocabSize @returns {[number, number][]} */
+function checkLogitBias(value, vocabSize) {
+  const isList = typeof value === 'object' && value !== null && Symbol.iterator in value
+  const wanted = 'want a Map, an object or pairs of token id and bias'
+  if (typeof value !== 'object' || value === null) {
+    throw new BmError('argument', `logitBias is ${show(value)}, ${wanted}`)
+  }
+  const pairs = isList ? [.../** @type {Iterable<unknown>} */ (value)] : Object.entries(value)
+  if (pairs.length > MAX_LISTED) {
+    throw new BmError(
+      'argument',
+      `logitBias has ${pairs.length} entries, want at most ${MAX_LISTED}`,
+    )
+  }
+  /** @type {Map<number, number>} */
+  const biases = new Map()
+  for (const pair of pairs) {
+    if (!Array.isArray(pair) || pair.length !== 2) {
+      throw new BmError('argument', `logitBias: ${show(pair)}, ${wanted}`)
+    }
+    const [name, bias] = pair
+    // The names of an object are strings.
+    const id = !isList && /^\d+$/.test(name) ? Number(name) : name
+    checkIds([id], vocabSize, 'logitBias: id')
+    if (!(bias >= -100 && bias <= 100) && bias !== Number.NEGATIVE_INFINITY) {
+      throw new BmError(
+        'argument',
+        `logitBias of ${id} is ${show(bias)}, want a number from -100 to 100, or -Infinity`,
+      )
+    }
+    if (biases.has(id)) throw new BmError('argument', `logitBias: token id ${id} twice`)
+    biases.set(id, bias)
+  }
+  return [...biases]
+}
+
+/** @param {string} name @param {unknown} ids @param {number} vocabSize @returns {number[]} */
+function checkListed(name, ids, vocabSize) {
+  const list = [...checkIds(ids, vocabSize, name)]
+  if (list.length <= MAX_LISTED) return list
+  throw new BmError('argument', `${name} has ${list.length} ids, want at most ${MAX_LISTED}`)
+}
+
 /**
  * @param {GenerateOptions} options
+ * @param {number} vocabSize
  * @returns {Settings} without the signal, which does not travel with the rest
  */
-export function checkGenerate(options) {
-  checkNames(options, [...Object.keys(NUMBER_SETTINGS), 'stop', 'bos', 'signal'], 'generate')
+export function checkGenerate(options, vocabSize) {
+  const names = /** @type {NumberSetting[]} */ (Object.keys(NUMBER_SETTINGS))
+  const others = ['stop', 'stopTokens', 'logitBias', 'dryBreakers', 'bos', 'signal']
+  checkNames(options, [...names, ...others], 'generate')
   checkFlag('bos', options.bos)
   checkSignal(options.signal)
-  /** @param {NumberSetting} name */
-  const number = (name) => {
+  const numbers = names.map((name) => {
     /** @type {NumberRule} */
     const rule = NUMBER_SETTINGS[name]
     const { [name]: value = rule.default ?? drawSeed() } = options
-    return checkNumber(name, value)
-  }
+    return [name, checkNumber(name, value)]
+  })
+  const { stop = [], stopTokens, logitBias = [], dryBreakers = [], bos = null } = options
   return {
-    maxTokens: number('maxTokens'),
-    temperature: number('temperature'),
-    topK: number('topK'),
-    topP: number('topP'),
-    minP: number('minP'),
-    repetitionPenalty: number('repetitionPenalty'),
-    repetitionWindow: number('repetitionWindow'),
-    seed: number('seed'),
-    stop: checkStop(options.stop === undefined ? [] : options.stop),
-    bos: options.bos ?? null,
+    .../** @type {Record<NumberSetting, number>} */ (Object.fromEntries(numbers)),
+    stop: checkStop(stop),
+    stopTokens: stopTokens === undefined ? null : checkListed('stopTokens', stopTokens, vocabSize),
+    logitBias: checkLogitBias(logitBias, vocabSize),
+    dryBreakers: checkListed('dryBreakers', dryBreakers, vocabSize),
+    bos,
+    logprobs: null,
   }
 }
 
@@ -460,7 +530,7 @@ export function wellFormed(text) {
 }
 
 /** @returns {number} 32 random bits: enough to differ, short enough to type again */
-function drawSeed() {
+export function drawSeed() {
   return Number(crypto.getRandomValues(new Uint32Array(1))[0])
 }
 

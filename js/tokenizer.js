@@ -61,13 +61,14 @@ export class Tokenizer {
    *
    * @param {string} text
    * @param {AbortSignal} [signal] checked every 64 Ki characters
+   * @param {boolean} [isStart] of a text: then LLaMA's tokenizer puts a space before it; default true
    * @returns {Promise<number[]>}
    */
-  async encode(text, signal) {
+  async encode(text, signal, isStart = true) {
     /** @type {number[]} */
     const ids = []
     let units = 0
-    for (const segment of this.#segments(this.#normalize(wellFormed(text)))) {
+    for (const segment of this.#segments(this.#normalize(wellFormed(text), isStart))) {
       if (units >= BREATH_UNITS) {
         await breathe()
         units = 0
@@ -83,12 +84,12 @@ export class Tokenizer {
     return ids
   }
 
-  /** @param {string} text @returns {string} what the merges work on */
-  #normalize(text) {
+  /** @param {string} text @param {boolean} isStart @returns {string} what the merges work on */
+  #normalize(text, isStart) {
     const { shape, prefix } = this.#file
     if (shape === 'bytelevel') return this.#file.nfc ? text.normalize('NFC') : text
     const marked = text.replaceAll(' ', '▁')
-    if (marked === '' || prefix === 'never') return marked
+    if (marked === '' || prefix === 'never' || !isStart) return marked
     return prefix === 'missing' && marked.startsWith('▁') ? marked : `▁${marked}`
   }
 

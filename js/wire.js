@@ -14,20 +14,21 @@ import { BmError } from './errors.js'
  *
  * @typedef {{ kind: 'load', id: number, source: import('./source.js').SourceDescriptor, options: EngineOptions }
  *   | { kind: 'pull', id: number, source: import('./source.js').SourceDescriptor, options: { download: import('./source.js').FetchOptions, wasmUrl?: string } }
- *   | { kind: 'call', id: number, method: 'tokenize' | 'detokenize', args: unknown[] }
+ *   | { kind: 'call', id: number, method: CallMethod, args: unknown[] }
  *   | { kind: 'next', id: number, stream: number, open?: { method: StreamMethod, args: unknown[] } }
  *   | { kind: 'return', id: number, stream: number }
  *   | { kind: 'abort', id: number }} Request
  */
 
-/** @typedef {'generate' | 'generateIds' | 'evaluate'} StreamMethod */
+/** Of js/engine.js; a call's last argument there is the signal. @typedef {'tokenize' | 'detokenize' | 'createSession' | 'loadSession' | 'act' | 'closeSession' | 'closeSnapshot'} CallMethod */
+/** @typedef {'generate' | 'generateIds' | 'evaluate' | 'continueSessions'} StreamMethod */
 /** @typedef {import('./engine.js').EngineOptions} EngineOptions */
 
 /**
- * From the engine. `stats` comes with the end of a stream, however it ended. `progress` is no answer.
+ * From the engine. `stats` and `laneStats` come with the end of a stream, however it ended. `progress` is no answer.
  *
  * @typedef {{ id: number, value?: unknown, done?: boolean, error?: PackedError, aborted?: boolean,
- *   stats?: import('./generate.js').Stats | null, progress?: import('./load-meter.js').Progress }} Answer
+ *   stats?: import('./generate.js').Stats | null, laneStats?: import('./generate.js').Stats[], progress?: import('./load-meter.js').Progress }} Answer
  */
 
 /** @typedef {{ code: import('./errors.js').BmErrorCode, message: string, stack?: string, cause?: string }} PackedError */

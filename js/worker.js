@@ -41,7 +41,15 @@ async function handle(request) {
     if (request.kind === 'next') answer = { ...answer, ...end(request.stream) }
   }
   if (!streams.has(owner)) controllers.delete(owner)
-  post(answer)
+  post(answer, buffersOf(answer.value))
+}
+
+/** What need not be copied on its way: nobody here looks at a result again. @param {unknown} value @returns {Transferable[]} */
+function buffersOf(value) {
+  const inner = /** @type {{ value?: unknown }} */ (Object(value)).value
+  return [value, inner].flatMap((one) =>
+    ArrayBuffer.isView(one) && one.buffer instanceof ArrayBuffer ? [one.buffer] : [],
+  )
 }
 
 /**
@@ -77,10 +85,10 @@ async function perform(request, signal) {
   }
 }
 
-/** @param {number} stream @returns {{ stats: import('./generate.js').Stats | null }} */
+/** @param {number} stream @returns {Pick<Answer, 'stats' | 'laneStats'>} */
 function end(stream) {
   streams.delete(stream)
-  return { stats: engine?.stats ?? null }
+  return { stats: engine?.stats ?? null, laneStats: engine?.laneStats ?? [] }
 }
 
 /** @returns {import('./engine.js').Engine} */
@@ -90,14 +98,16 @@ function loaded() {
 }
 
 /**
+ * The caller's side has checked the arguments, and js/remote.js has the types.
+ *
  * @param {import('./engine.js').Engine} engine
- * @param {{ method: 'tokenize' | 'detokenize', args: unknown[] }} request
+ * @param {{ method: import('./wire.js').CallMethod, args: unknown[] }} request
  * @param {AbortSignal} signal
  * @returns {Promise<unknown>}
  */
 function call(engine, { method, args }, signal) {
-  if (method === 'tokenize') return engine.tokenize(String(args[0]), args[1] === true, signal)
-  return engine.detokenize(/** @type {Uint32Array} */ (args[0]))
+  const run = /** @type {(...args: unknown[]) => Promise<unknown>} */ (engine[method])
+  return run.call(engine, ...args, signal)
 }
 
 /**
@@ -107,9 +117,8 @@ function call(engine, { method, args }, signal) {
  * @returns {AsyncGenerator<unknown, unknown, void>}
  */
 function open(engine, { method, args }, signal) {
-  if (method === 'evaluate') {
-    return engine.evaluate(/** @type {Uint32Array} */ (args[0]), args[1] === true, signal)
-  }
-  const prompt = /** @type {string | Uint32Array} */ (args[0])
-  return engine[method](prompt, /** @type {import('./settings.js').Settings} */ (args[1]), signal)
+  const run = /** @type {(...args: unknown[]) => AsyncGenerator<unknown, unknown, void>} */ (
+    engine[method]
+  )
+  return run.call(engine, ...args, signal)
 }

@@ -308,15 +308,53 @@ bm_status bm_session_step(bm_session *session, bm_step step, size_t layer, const
 
 typedef struct bm_sampler bm_sampler;
 
-/* Applied in this order. Neutral values: temperature 1, top_k 0, top_p 1, min_p 0, penalty 1. */
+enum { BM_MAX_BIASES = 1024, BM_MAX_BREAKERS = 1024, BM_MAX_WINDOW = 65536 };
+
+/* Added to the logit of an id: -100 to 100, or -INFINITY: it is never drawn. */
 typedef struct {
+    uint32_t id;
+    float bias;
+} bm_bias;
+
+/*
+ * Applied in this order; in brackets the value that changes nothing. Penalties leave logits finite. Where no id
+ * is left that may be drawn, those that may not be may be.
+ */
+typedef struct {
+    const bm_bias *biases; /* [n_biases] of different ids, at most BM_MAX_BIASES; copied */
+    size_t n_biases;       /* [0] */
     float
-        repetition_penalty; /* > 0: logits of recent tokens are divided (if > 0) or multiplied by it */
-    uint32_t repetition_window; /* how many of the last accepted tokens are recent; at most 65536 */
-    float temperature;          /* 0: the most likely token, ties to the lowest id */
-    uint32_t top_k;             /* keep the k most likely; 0 keeps all */
-    float top_p;                /* keep the shortest list whose probability reaches top_p */
-    float min_p;                /* keep tokens at least min_p as likely as the most likely */
+        repetition_penalty; /* > 0: logits of recent tokens are divided (if > 0) or multiplied by it [1] */
+    uint32_t
+        repetition_window; /* how many of the last accepted tokens are recent; at most BM_MAX_WINDOW */
+    float frequency_penalty; /* -100 ... 100, for each time a token is recent [0] */
+    float presence_penalty;  /* -100 ... 100, once for a recent token [0] */
+    /*
+     * The next two look at the last history_window tokens (at most BM_MAX_WINDOW) for where the end of the text
+     * was before. DRY (p-e-w, 2024): a token that makes a repetition of m tokens one longer, the longest m counting,
+     * loses multiplier * base^(m - allowed_length) if m >= allowed_length. A repetition does not reach over a breaker.
+     */
+    uint32_t history_window;
+    float dry_multiplier;         /* 0 ... 100 [0] */
+    float dry_base;               /* 1 ... 100 */
+    uint32_t dry_allowed_length;  /* 1 ... 64 */
+    const uint32_t *dry_breakers; /* [n_dry_breakers] ids, at most BM_MAX_BREAKERS; copied */
+    size_t n_dry_breakers;
+    uint32_t
+        no_repeat_ngram; /* so many tokens in a row are not drawn a second time; at most 64 [0] */
+    float temperature;   /* 0: the most likely token, ties to the lowest id [1] */
+    uint32_t top_k;      /* keep the k most likely [0] */
+    float
+        typical_p; /* keep the least whose probability reaches typical_p of those whose surprise is
+                        nearest to the entropy (arXiv 2202.00666) [1] */
+    float top_p;   /* keep the shortest list whose probability reaches top_p [1] */
+    float min_p;   /* keep tokens at least min_p as likely as the most likely [0] */
+    /*
+     * Mirostat 2 (arXiv 2007.14966), instead of top_k, typical_p, top_p and min_p: keep tokens of a surprise up to mu bits,
+     * and after the draw take eta * (surprise of the token among those kept - tau) from mu, at first 2 * tau.
+     */
+    float mirostat_tau; /* 0 ... 100 [0] */
+    float mirostat_eta; /* 0 < eta <= 1 */
     uint64_t seed;
 } bm_sampling;
 
@@ -330,7 +368,26 @@ void bm_sampler_accept(bm_sampler *sampler, uint32_t id);
 /* Draws one id from finite logits [vocab_size]; advances the random state; does not accept it. */
 uint32_t bm_sampler_sample(bm_sampler *sampler, const float *logits);
 
+/* What sampling has changed; the accepted tokens apart, which a caller accepts again. */
+typedef struct {
+    uint64_t random;
+    float mu; /* of mirostat; 0: nothing was drawn with it */
+} bm_sampler_state;
+
+bm_sampler_state bm_sampler_save(const bm_sampler *sampler);
+
+/* Any state is taken; a mu that is no positive number counts as 0. */
+void bm_sampler_restore(bm_sampler *sampler, const bm_sampler_state *state);
+
 /* log p(id) under softmax(logits), natural logarithm. `id` < n. */
 double bm_log_softmax(const float *logits, size_t n, size_t id);
+
+enum { BM_MAX_TOP = 64 };
+
+/*
+ * The k likeliest ids under softmax(logits), falling, ties to the lowest id, and their log-probabilities as
+ * bm_log_softmax gives them. Returns how many: the least of k, n and BM_MAX_TOP.
+ */
+size_t bm_top_logprobs(const float *logits, size_t n, size_t k, uint32_t *ids, double *logprobs);
 
 #endif

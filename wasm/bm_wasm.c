@@ -364,19 +364,63 @@ EXPORT(uint32_t, stream_sum, const void *block, size_t tasks) {
 
 /* ---- Sampler ------------------------------------------------------------------------------------ */
 
-EXPORT(bm_sampler *, sampler_create, uint32_t vocab_size, float repetition_penalty,
-       uint32_t repetition_window, float temperature, uint32_t top_k, float top_p, float min_p,
-       double seed) {
+/*
+ * The options are doubles in the staging buffer, in the order below; behind them n_biases pairs of id and bias,
+ * and n_dry_breakers ids. JavaScript has checked that integers are integers.
+ */
+enum { SAMPLING_VALUES = 19 };
+
+EXPORT(bm_sampler *, sampler_create, uint32_t vocab_size) {
+    const double *v = staging.values;
+    static bm_bias biases[BM_MAX_BIASES];
+    static uint32_t breakers[BM_MAX_BREAKERS];
+    bm_sampling options = {.repetition_penalty = (float)v[0],
+                           .repetition_window = (uint32_t)v[1],
+                           .frequency_penalty = (float)v[2],
+                           .presence_penalty = (float)v[3],
+                           .history_window = (uint32_t)v[4],
+                           .dry_multiplier = (float)v[5],
+                           .dry_base = (float)v[6],
+                           .dry_allowed_length = (uint32_t)v[7],
+                           .no_repeat_ngram = (uint32_t)v[8],
+                           .temperature = (float)v[9],
+                           .top_k = (uint32_t)v[10],
+                           .typical_p = (float)v[11],
+                           .top_p = (float)v[12],
+                           .min_p = (float)v[13],
+                           .mirostat_tau = (float)v[14],
+                           .mirostat_eta = (float)v[15],
+                           .seed = (uint64_t)v[16],
+                           .n_biases = (size_t)v[17],
+                           .n_dry_breakers = (size_t)v[18],
+                           .biases = biases,
+                           .dry_breakers = breakers};
+    const double *pairs = v + SAMPLING_VALUES;
+    for (size_t i = 0; i < options.n_biases && i < BM_MAX_BIASES; i++)
+        biases[i] = (bm_bias){(uint32_t)pairs[2 * i], (float)pairs[2 * i + 1]};
+    const double *ids = pairs + 2 * options.n_biases;
+    for (size_t i = 0; i < options.n_dry_breakers && i < BM_MAX_BREAKERS; i++)
+        breakers[i] = (uint32_t)ids[i];
     bm_sampler *sampler = NULL;
-    bm_sampling options = {.repetition_penalty = repetition_penalty,
-                           .repetition_window = repetition_window,
-                           .temperature = temperature,
-                           .top_k = top_k,
-                           .top_p = top_p,
-                           .min_p = min_p,
-                           .seed = (uint64_t)seed};
     bm_sampler_create(vocab_size, &options, &sampler, &last_error);
     return sampler;
+}
+
+/* What sampling has changed goes to the staging buffer; returns how many bytes. */
+EXPORT(size_t, sampler_save, const bm_sampler *sampler) {
+    bm_sampler_state state = bm_sampler_save(sampler);
+    memset(staging.bytes, 0, sizeof state);
+    memcpy(staging.bytes, &state.random, sizeof state.random);
+    memcpy(staging.bytes + sizeof state.random, &state.mu, sizeof state.mu);
+    return sizeof state;
+}
+
+/* From the staging buffer. */
+EXPORT(void, sampler_restore, bm_sampler *sampler) {
+    bm_sampler_state state = {0};
+    memcpy(&state.random, staging.bytes, sizeof state.random);
+    memcpy(&state.mu, staging.bytes + sizeof state.random, sizeof state.mu);
+    bm_sampler_restore(sampler, &state);
 }
 
 EXPORT(void, sampler_free, bm_sampler *sampler) {
@@ -393,4 +437,10 @@ EXPORT(uint32_t, sampler_sample, bm_sampler *sampler, const float *logits) {
 
 EXPORT(double, log_softmax, const float *logits, size_t n, size_t id) {
     return bm_log_softmax(logits, n, id);
+}
+
+/* In the staging buffer BM_MAX_TOP log-probabilities, behind them the ids; returns how many there are. */
+EXPORT(size_t, top_logprobs, const float *logits, size_t n, size_t k) {
+    return bm_top_logprobs(logits, n, k, (uint32_t *)(void *)(staging.values + BM_MAX_TOP),
+                           staging.values);
 }

@@ -152,6 +152,14 @@ export function readIds(text, label) {
   })
 }
 
+/** @param {string} text @returns {[number, number]} */
+function readBias(text) {
+  const [, id = '', bias = ''] = /^(\d{1,9})=(.+)$/.exec(text) ?? []
+  if (id === '') throw new UsageError(`--logit-bias is '${text}', want ID=BIAS`)
+  if (bias === '-Infinity') return [Number(id), Number.NEGATIVE_INFINITY]
+  return [Number(id), readNumber(bias, '--logit-bias')]
+}
+
 /** Generation options as the command line spells them, in the order of the help. */
 const SETTING_HELP = /** @type {const} */ ({
   maxTokens: 'most tokens to generate',
@@ -159,7 +167,18 @@ const SETTING_HELP = /** @type {const} */ ({
   topK: 'sample from the N likeliest tokens, 0: all',
   topP: 'sample from the likeliest tokens up to this probability',
   minP: "drop tokens below this fraction of the likeliest one's probability",
+  typicalP: 'sample from the most typical tokens up to this probability',
+  mirostatTau: 'Mirostat 2 in place of the filters above: surprise to aim at, in bits',
+  mirostatEta: 'how fast Mirostat adapts',
   repetitionPenalty: 'above 1: recent tokens become less likely',
+  frequencyPenalty: 'above 0: the more often a token is recent, the less likely',
+  presencePenalty: 'above 0: recent tokens become less likely, however often they are',
+  repetitionWindow: 'how many tokens are recent',
+  noRepeatNgram: 'so many tokens in a row never come twice',
+  dryMultiplier: 'DRY: against tokens that make a repetition longer',
+  dryBase: 'its growth with each repeated token',
+  dryAllowedLength: 'tokens that may repeat freely',
+  historyWindow: 'how many tokens the last two look back',
   seed: 'same seed, same text (default: drawn, and printed)',
 })
 
@@ -177,6 +196,11 @@ export function settingOptions() {
     table[kebab(name)] = { value: 'N', help: help + preset }
   }
   table.stop = { value: 'TEXT', multiple: true, help: 'end before this text (may be repeated)' }
+  table['logit-bias'] = {
+    value: 'ID=BIAS',
+    multiple: true,
+    help: "add to a token's logit, -100 to 100, or -Infinity: never (may be repeated)",
+  }
   return table
 }
 
@@ -195,6 +219,8 @@ export function readSettings({ values }) {
   }
   const stop = values.get('stop')
   if (stop) settings.stop = checkStop(stop, '--stop')
+  const biases = values.get('logit-bias')
+  if (biases) settings.logitBias = biases.map(readBias)
   return settings
 }
 

@@ -333,8 +333,11 @@ static bm_status whole_life(const random_model *m, bm_error *err) {
     bm_session *session = NULL;
     bm_sampler *sampler = NULL;
     bm_session_options options = {BM_HIGH, BM_I16, 4, NULL};
-    bm_sampling sampling = {
-        .repetition_penalty = 1.0f, .repetition_window = 8, .temperature = 1.0f, .top_p = 1.0f};
+    bm_sampling sampling = {.repetition_penalty = 1.0f,
+                            .repetition_window = 8,
+                            .temperature = 1.0f,
+                            .typical_p = 1.0f,
+                            .top_p = 1.0f};
     bm_head head = m->config.embedding_dtype == BM_I8 ? BM_HEAD_INT4 : BM_HEAD_FILE;
     bm_status status = bm_model_create(&m->config, 0, head, &model, err);
     if (status != BM_OK) {

@@ -16,7 +16,7 @@ enum { MAX_VOCAB = 600 };
 static const double CLOSE = 1e-5;
 
 static const bm_sampling NEUTRAL = {
-    .repetition_penalty = 1.0f, .temperature = 1.0f, .top_p = 1.0f, .seed = 1};
+    .repetition_penalty = 1.0f, .temperature = 1.0f, .typical_p = 1.0f, .top_p = 1.0f, .seed = 1};
 
 static bm_sampler *create(uint32_t vocab_size, const bm_sampling *options) {
     bm_sampler *sampler = NULL;
@@ -260,33 +260,61 @@ static void extremes(uint64_t seed) {
 
 static void refusals(uint64_t seed) {
     (void)seed;
-    static const struct {
-        bm_sampling options;
+    const bm_bias twice[] = {{3, 1.0f}, {3, 2.0f}};
+    const bm_bias outside[] = {{10, 1.0f}};
+    const bm_bias strong[] = {{3, 100.5f}};
+    const bm_bias unknown[] = {{3, NAN}};
+    const uint32_t ten = 10;
+    struct {
         const char *names;
-    } cases[] = {
-        {{0.0f, 0, 1.0f, 0, 1.0f, 0.0f, 1}, "repetition_penalty"},
-        {{-1.0f, 0, 1.0f, 0, 1.0f, 0.0f, 1}, "repetition_penalty"},
-        {{100.1f, 0, 1.0f, 0, 1.0f, 0.0f, 1}, "repetition_penalty"},
-        {{NAN, 0, 1.0f, 0, 1.0f, 0.0f, 1}, "repetition_penalty"},
-        {{1.0f, 65537, 1.0f, 0, 1.0f, 0.0f, 1}, "repetition_window"},
-        {{1.0f, 0, -1.0f, 0, 1.0f, 0.0f, 1}, "temperature"},
-        {{1.0f, 0, 9e-4f, 0, 1.0f, 0.0f, 1}, "temperature"},
-        {{1.0f, 0, 100.1f, 0, 1.0f, 0.0f, 1}, "temperature"},
-        {{1.0f, 0, INFINITY, 0, 1.0f, 0.0f, 1}, "temperature"},
-        {{1.0f, 0, NAN, 0, 1.0f, 0.0f, 1}, "temperature"},
-        {{1.0f, 0, 1.0f, 0, 0.0f, 0.0f, 1}, "top_p"},
-        {{1.0f, 0, 1.0f, 0, 1.01f, 0.0f, 1}, "top_p"},
-        {{1.0f, 0, 1.0f, 0, NAN, 0.0f, 1}, "top_p"},
-        {{1.0f, 0, 1.0f, 0, 1.0f, -0.1f, 1}, "min_p"},
-        {{1.0f, 0, 1.0f, 0, 1.0f, 1.1f, 1}, "min_p"},
-        {{1.0f, 0, 1.0f, 0, 1.0f, NAN, 1}, "min_p"},
-    };
+        bm_sampling options;
+    } cases[64];
+    size_t count = 0;
+#define WRONG(message, ...)                                                                        \
+    do {                                                                                           \
+        bm_sampling o = NEUTRAL;                                                                   \
+        __VA_ARGS__;                                                                               \
+        cases[count].options = o;                                                                  \
+        cases[count++].names = message;                                                            \
+    } while (0)
+    const float penalties[] = {0.0f, -1.0f, 100.1f, NAN};
+    for (size_t i = 0; i < 4; i++)
+        WRONG("repetition_penalty", o.repetition_penalty = penalties[i]);
+    const float temperatures[] = {-1.0f, 9e-4f, 100.1f, INFINITY, NAN};
+    for (size_t i = 0; i < 5; i++)
+        WRONG("temperature", o.temperature = temperatures[i]);
+    const float shares[] = {0.0f, 1.01f, NAN};
+    for (size_t i = 0; i < 3; i++) {
+        WRONG("top_p", o.top_p = shares[i]);
+        WRONG("typical_p", o.typical_p = shares[i]);
+        WRONG("mirostat_eta", o.mirostat_tau = 1.0f, o.mirostat_eta = shares[i]);
+    }
+    const float outside_100[] = {-100.1f, 101.0f, NAN};
+    for (size_t i = 0; i < 3; i++) {
+        WRONG("frequency_penalty", o.frequency_penalty = outside_100[i]);
+        WRONG("presence_penalty", o.presence_penalty = outside_100[i]);
+        WRONG("dry_multiplier", o.dry_multiplier = outside_100[i]);
+        WRONG("mirostat_tau", o.mirostat_tau = outside_100[i]);
+        WRONG("min_p", o.min_p = outside_100[i]);
+    }
+    WRONG("repetition_window", o.repetition_window = 65537);
+    WRONG("history_window", o.history_window = 65537);
+    WRONG("no_repeat_ngram", o.no_repeat_ngram = 65);
+    WRONG("dry_base", o.dry_multiplier = 1.0f, o.dry_base = 0.5f, o.dry_allowed_length = 1);
+    WRONG("dry_allowed_length", o.dry_multiplier = 1.0f, o.dry_base = 2.0f);
+    WRONG("dry_breakers", o.n_dry_breakers = 1025);
+    WRONG("biases", o.n_biases = 1025);
+    WRONG("two biases", o.biases = twice, o.n_biases = 2);
+    WRONG("token id 10, want", o.biases = outside, o.n_biases = 1);
+    WRONG("bias of token id 3", o.biases = strong, o.n_biases = 1);
+    WRONG("bias of token id 3", o.biases = unknown, o.n_biases = 1);
+    WRONG("breaker of token id 10, want", o.dry_breakers = &ten, o.n_dry_breakers = 1);
+#undef WRONG
     bm_sampler *none = NULL;
     bm_error err = {0};
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    for (size_t i = 0; i < count; i++) {
         CHECK(bm_sampler_create(10, &cases[i].options, &none, &err) == BM_E_ARGUMENT, "%zu", i);
-        CHECK(!none && strstr(err.message, cases[i].names) && strstr(err.message, "want"),
-              "case %zu: %s", i, err.message);
+        CHECK(!none && strstr(err.message, cases[i].names), "case %zu: %s", i, err.message);
         CHECK(bm_sampler_create(10, &cases[i].options, &none, NULL) == BM_E_ARGUMENT, "%zu", i);
     }
     CHECK(bm_sampler_create(0, &NEUTRAL, &none, &err) == BM_E_ARGUMENT, "%s", err.message);
@@ -311,6 +339,29 @@ static void log_softmax(uint64_t seed) {
     }
 }
 
+/* The likeliest of all, by a full sort. */
+static void top_logprobs(uint64_t seed) {
+    check_random r = check_seed(seed, 6);
+    size_t n = check_between(&r, 1, MAX_VOCAB);
+    const float *logits = random_logits(&r, n);
+    choice *list = check_take(n * sizeof *list);
+    for (uint32_t id = 0; id < n; id++)
+        list[id] = (choice){.logit = (double)logits[id], .id = id};
+    qsort(list, n, sizeof *list, by_logit);
+    size_t k = check_between(&r, 0, 70);
+    size_t want = k < BM_MAX_TOP ? k : BM_MAX_TOP;
+    want = want < n ? want : n;
+    uint32_t ids[BM_MAX_TOP];
+    double logprobs[BM_MAX_TOP];
+    size_t got = bm_top_logprobs(logits, n, k, ids, logprobs);
+    CHECK(got == want, "%zu, want %zu", got, want);
+    for (size_t i = 0; i < got; i++) {
+        CHECK(ids[i] == list[i].id, "place %zu: id %u, want %u", i, ids[i], list[i].id);
+        double same = bm_log_softmax(logits, n, ids[i]);
+        CHECK(logprobs[i] == same, "place %zu: %.17g, want %.17g", i, logprobs[i], same);
+    }
+}
+
 int main(int argc, char **argv) {
     static const check_case cases[] = {
         {"only_what_is_left", only_what_is_left, 2000},
@@ -320,6 +371,7 @@ int main(int argc, char **argv) {
         {"extremes", extremes, 500},
         {"refusals", refusals, 1},
         {"log_softmax", log_softmax, 500},
+        {"top_logprobs", top_logprobs, 500},
     };
     return check_main(argc, argv, cases, sizeof cases / sizeof cases[0]);
 }

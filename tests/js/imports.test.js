@@ -66,7 +66,11 @@ const C_LAW = [
   { layer: 'base', files: /^src\/bm_base\.[ch]$/, mayImport: ['base', 'api'] },
   { layer: 'config', files: /^src\/bm_config\.[ch]$/, mayImport: ['config', 'base', 'api'] },
   { layer: 'kernels', files: /^src\/kernels\//, mayImport: ['kernels', 'base', 'api'] },
-  { layer: 'sampler', files: /^src\/bm_sampler\.[ch]$/, mayImport: ['sampler', 'base', 'api'] },
+  {
+    layer: 'sampler',
+    files: /^src\/bm_(sampler|history)\.[ch]$/,
+    mayImport: ['sampler', 'base', 'api'],
+  },
   {
     layer: 'model',
     files: /^src\/bm_model\.[ch]$/,

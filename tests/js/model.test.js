@@ -453,7 +453,7 @@ test('every option is checked by name, type and range', async () => {
     bmError('argument'),
   )
   // Each extreme is allowed.
-  checkGenerate({ temperature: 0, topK: 0, topP: 1, minP: 1, seed: 0, repetitionWindow: 0 })
+  checkGenerate({ temperature: 0, topK: 0, topP: 1, minP: 1, seed: 0, repetitionWindow: 0 }, 300)
 })
 
 eachKind('ids are checked before anything runs', async (model) => {

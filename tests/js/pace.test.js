@@ -7,24 +7,15 @@
 import assert from 'node:assert/strict'
 import { before, test } from 'node:test'
 import { Core } from '../../js/core.js'
-import { evaluate, generate } from '../../js/generate.js'
+import { evaluate, generate, newStats } from '../../js/generate.js'
+import { checkGenerate } from '../../js/settings.js'
+import { Timeline } from '../../js/timeline.js'
 import { openPacked } from './support/packed-engine.js'
 import { tinyModel } from './support/tiny-model.js'
 
 /** @typedef {import('../../js/core-session.js').CoreSession} CoreSession */
 
-const SETTINGS = {
-  maxTokens: 8,
-  temperature: 0.9,
-  topK: 0,
-  topP: 1,
-  minP: 0,
-  repetitionPenalty: 1,
-  repetitionWindow: 0,
-  seed: 3,
-  stop: [],
-  bos: null,
-}
+const SETTINGS = checkGenerate({ maxTokens: 8, temperature: 0.9, topK: 0, topP: 1, seed: 3 }, 300)
 const PROMPT = Array.from({ length: 400 }, (_, i) => (i * 31) % 300)
 
 /** @type {import('../../js/core-model.js').CoreModel} */
@@ -42,7 +33,7 @@ function slowSession(msPerToken) {
   const append = session.append.bind(session)
   /** @type {number[]} */
   const chunks = []
-  session.append = (ids) => {
+  session.append = (/** @type {ArrayLike<number>} */ ids) => {
     const end = performance.now() + msPerToken * ids.length
     append(ids)
     chunks.push(ids.length)
@@ -51,15 +42,23 @@ function slowSession(msPerToken) {
   return { session, chunks }
 }
 
+/** @param {CoreSession} session @returns {Timeline} that is to read the prompt */
+function timelineOf(session) {
+  const timeline = new Timeline(session, { seed: 0, checkpointBytes: 0 })
+  timeline.restart(PROMPT)
+  return timeline
+}
+
 /**
  * @param {CoreSession} session
  * @param {AbortSignal} [signal]
  * @param {{ maxTokens?: number, onPiece?: (tokens: number) => void }} [options]
  */
 async function generated(session, signal, { maxTokens = SETTINGS.maxTokens, onPiece } = {}) {
-  const stats = /** @type {import('../../js/generate.js').Stats} */ ({ tokens: 0 })
+  const stats = newStats(3)
   const settings = { ...SETTINGS, maxTokens }
-  const job = { session, prompt: PROMPT, eosIds: [], table: null, settings, stats }
+  const lanes = [{ timeline: timelineOf(session), settings, stats }]
+  const job = { model, lanes, eosIds: [], table: null, isLast: true }
   const ids = []
   for await (const { id } of generate(signal ? { ...job, signal } : job)) {
     onPiece?.(ids.push(id))
@@ -69,7 +68,7 @@ async function generated(session, signal, { maxTokens = SETTINGS.maxTokens, onPi
 
 /** @param {CoreSession} session @param {AbortSignal} [signal] */
 async function scored(session, signal) {
-  const job = { session, ids: PROMPT, vocabSize: session.vocabSize, logits: false }
+  const job = { timeline: timelineOf(session), vocabSize: session.vocabSize, logits: false }
   const logprobs = []
   for await (const batch of evaluate(signal ? { ...job, signal } : job)) {
     for (const { logprob } of batch) logprobs.push(logprob)

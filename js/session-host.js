@@ -1,0 +1,379 @@
+/**
+ * The sessions of a loaded model, on the engine's side.
+ *
+ * Owns their numbers, the snapshots, the rule that a session does one thing at a time, and what each action means. js/session.js is what
+ * callers hold; it has checked the arguments. Knows nothing of messages; js/timeline.js does the work.
+ */
+
+import { detokenize } from './detokenizer.js'
+import { BmError } from './errors.js'
+import { evaluate, generate, likeliest } from './generate.js'
+import { promptIds } from './prompt-ids.js'
+import { readSessionFile, writeSessionFile } from './session-file.js'
+import { Timeline } from './timeline.js'
+
+/** @typedef {import('./generate.js').GeneratedPiece} GeneratedPiece */
+/** @typedef {import('./generate.js').Stats} Stats */
+/** @typedef {import('./settings.js').Settings} Settings */
+
+/**
+ * @typedef {object} SessionHostParts
+ * @property {import('./core-model.js').CoreModel} model
+ * @property {import('./format.js').PackedHeader} header
+ * @property {import('./tokenizer.js').Tokenizer | null} tokenizer
+ * @property {import('./detokenizer.js').TokenBytes | null} table
+ * @property {import('./timeline.js').StateOptions} options
+ */
+
+/** @typedef {{ seed: number, checkpointBytes: number }} SessionOptions */
+
+/** What a session's owner is told after every action. @typedef {{ value: unknown, position: number }} Outcome */
+
+/** @typedef {keyof typeof ACTIONS} SessionAction */
+
+export class SessionHost {
+  /** @type {SessionHostParts} */
+  #parts
+  /** @type {Map<number, Timeline>} */
+  #timelines = new Map()
+  /** @type {Map<number, import('./timeline.js').Snapshot>} */
+  #snapshots = new Map()
+  /** @type {Set<Timeline>} that do something */
+  #busy = new Set()
+  #lastId = 0
+
+  /** @param {SessionHostParts} parts */
+  constructor(parts) {
+    this.#parts = parts
+  }
+
+  get parts() {
+    return this.#parts
+  }
+
+  /** @param {SessionOptions} options @returns {number} a new session, at position 0 */
+  create(options) {
+    return this.#add(this.newTimeline(options))
+  }
+
+  /** @param {SessionOptions} options @returns {Timeline} that is nobody's yet */
+  newTimeline(options) {
+    return new Timeline(this.#parts.model.createSession(this.#parts.options), options)
+  }
+
+  /**
+   * @param {number} id
+   * @param {SessionAction} action
+   * @param {unknown[]} args
+   * @param {AbortSignal} [signal]
+   * @returns {Promise<Outcome>}
+   */
+  async act(id, action, args, signal) {
+    const timeline = this.#open(id)
+    const value = await this.#whileBusy([timeline], () =>
+      // Each action knows its arguments; js/session.js gave them.
+      /** @type {(...args: unknown[]) => unknown} */ (ACTIONS[action])(
+        { host: this, timeline, signal },
+        ...args,
+      ),
+    )
+    this.#checkOpen(id)
+    return { value, position: timeline.position }
+  }
+
+  /**
+   * Continues several sessions together.
+   *
+   * @param {number[]} ids all different
+   * @param {Settings[]} settings one for each
+   * @param {Stats[]} stats written to
+   * @param {AbortSignal} [signal]
+   * @returns {AsyncGenerator<GeneratedPiece, void, void>}
+   */
+  async *generate(ids, settings, stats, signal) {
+    const timelines = ids.map((id) => this.#open(id))
+    const lanes = timelines.map((timeline, i) => ({
+      timeline,
+      settings: /** @type {Settings} */ (settings[i]),
+      stats: /** @type {Stats} */ (stats[i]),
+    }))
+    const { model, header, table } = this.#parts
+    const release = this.#take(timelines)
+    const pieces = generate({
+      model,
+      lanes,
+      eosIds: header.eosIds,
+      table,
+      isLast: false,
+      ...(signal ? { signal } : {}),
+    })
+    try {
+      await this.#startWithBos(timelines)
+      for await (const piece of pieces) {
+        yield piece
+        for (const id of ids) this.#checkOpen(id)
+      }
+    } catch (error) {
+      for (const id of ids) this.#checkOpen(id)
+      for (const one of stats) if (!signal?.aborted) one.finishReason = 'error'
+      throw error
+    } finally {
+      await pieces.return()
+      release()
+    }
+  }
+
+  /** A text from nothing begins with BOS. @param {Timeline[]} timelines */
+  async #startWithBos(timelines) {
+    for (const timeline of timelines) {
+      if (timeline.position === 0) await this.append(timeline, '', null)
+    }
+  }
+
+  /**
+   * @param {Timeline} timeline
+   * @param {string | Uint32Array} text or ids
+   * @param {boolean | null} bos null: at the beginning, as the file says
+   * @param {AbortSignal} [signal]
+   * @returns {Promise<number>} tokens that were read
+   */
+  async append(timeline, text, bos, signal) {
+    const ids = await this.encode(text, bos, this.before(timeline), signal)
+    return timeline.replace(timeline.position, timeline.position, ids, signal)
+  }
+
+  /**
+   * @param {string | Uint32Array} text
+   * @param {boolean | null} bos null: where nothing is before, as the file says
+   * @param {{ count: number, hasText: boolean }} before tokens
+   * @param {AbortSignal} [signal]
+   */
+  async encode(text, bos, { count, hasText }, signal) {
+    const wantsBos = count > 0 ? (bos ?? false) : bos
+    if (text.length === 0 && wantsBos === false) return new Uint32Array(0)
+    const { header, tokenizer } = this.#parts
+    const { bosId, addBos } = header
+    return promptIds({ bosId, addBos, tokenizer }, text, wantsBos, signal, !hasText)
+  }
+
+  /** @param {Timeline} timeline @param {number} [count] @returns {{ count: number, hasText: boolean }} what is before a place in it */
+  before({ ids }, count = ids.length) {
+    const { table } = this.#parts
+    let hasText = false
+    for (let i = 0; i < count && !hasText; i++) hasText = (table?.of(ids.at(i)).length ?? 1) > 0
+    return { count, hasText }
+  }
+
+  /** @param {Timeline} timeline @returns {number} a session that is the same; what happens to one does not to the other */
+  fork(timeline) {
+    const fork = this.newTimeline({ seed: timeline.seed, checkpointBytes: 0 })
+    try {
+      fork.copyOf(timeline)
+    } catch (error) {
+      fork.close()
+      throw error
+    }
+    return this.#add(fork)
+  }
+
+  /** @param {Timeline} timeline settled @returns {number} */
+  snapshot(timeline) {
+    const id = ++this.#lastId
+    this.#snapshots.set(id, timeline.snapshot())
+    return id
+  }
+
+  /** @param {Timeline} timeline @param {number} id */
+  restore(timeline, id) {
+    const snapshot = this.#snapshots.get(id)
+    if (!snapshot) throw new BmError('closed', 'the snapshot was closed')
+    timeline.restore(snapshot)
+  }
+
+  /** @param {number} id */
+  closeSnapshot(id) {
+    this.#snapshots.delete(id)
+  }
+
+  /**
+   * @param {Uint8Array} bytes of a saved session
+   * @param {{ checkpointBytes: number }} options
+   * @returns {Promise<{ id: number, position: number, turns: readonly import('./timeline.js').Turn[] }>}
+   */
+  async load(bytes, { checkpointBytes }) {
+    const { model, header, options } = this.#parts
+    const saved = await readSessionFile(bytes, { model, header, state: options.state })
+    const timeline = this.newTimeline({ seed: saved.seed, checkpointBytes })
+    try {
+      timeline.begin(saved)
+    } catch (error) {
+      timeline.close()
+      throw error
+    }
+    const { position, turns } = timeline
+    return { id: this.#add(timeline), position, turns }
+  }
+
+  /** What is under way fails with `closed`. @param {number} id */
+  close(id) {
+    this.#timelines.get(id)?.close()
+    this.#timelines.delete(id)
+  }
+
+  /** All of them. */
+  closeAll() {
+    for (const id of [...this.#timelines.keys()]) this.close(id)
+    this.#snapshots.clear()
+  }
+
+  /** @param {Timeline} timeline */
+  #add(timeline) {
+    const id = ++this.#lastId
+    this.#timelines.set(id, timeline)
+    return id
+  }
+
+  /** @param {number} id */
+  #open(id) {
+    const timeline = this.#timelines.get(id)
+    if (!timeline) throw new BmError('closed', 'the session was closed')
+    return timeline
+  }
+
+  /** @param {number} id */
+  #checkOpen(id) {
+    this.#open(id)
+  }
+
+  /**
+   * @template T
+   * @param {Timeline[]} timelines
+   * @param {() => T | Promise<T>} work
+   */
+  async #whileBusy(timelines, work) {
+    const release = this.#take(timelines)
+    try {
+      return await work()
+    } finally {
+      release()
+    }
+  }
+
+  /** @param {Timeline[]} timelines @returns {() => void} */
+  #take(timelines) {
+    if (timelines.some((timeline) => this.#busy.has(timeline))) {
+      throw new BmError('busy', 'the session is already at work: one thing at a time')
+    }
+    for (const timeline of timelines) this.#busy.add(timeline)
+    return () => {
+      for (const timeline of timelines) this.#busy.delete(timeline)
+    }
+  }
+}
+
+/** @typedef {{ host: SessionHost, timeline: Timeline, signal: AbortSignal | undefined }} Context */
+
+/** What can be done with a session, by name. */
+const ACTIONS = {
+  /** @param {Context} context @param {string | Uint32Array} text @param {boolean | null} bos */
+  append({ host, timeline, signal }, text, bos) {
+    return host.append(timeline, text, bos, signal)
+  },
+
+  /** @param {Context} context @param {number} position */
+  async rewind({ timeline, signal }, position) {
+    checkPosition('position', position, timeline.position)
+    return timeline.replace(position, timeline.position, [], signal)
+  },
+
+  /** @param {Context} context @param {number} start @param {number} end @param {string | Uint32Array} text */
+  async edit({ host, timeline, signal }, start, end, text) {
+    checkPosition('end', end, timeline.position)
+    checkPosition('start', start, end)
+    const ids = await host.encode(text, false, host.before(timeline, start), signal)
+    return timeline.replace(start, end, ids, signal)
+  },
+
+  /** @param {Context} context */
+  async fork({ host, timeline, signal }) {
+    await timeline.settle(signal)
+    return host.fork(timeline)
+  },
+
+  /** @param {Context} context */
+  async snapshot({ host, timeline, signal }) {
+    await timeline.settle(signal)
+    return host.snapshot(timeline)
+  },
+
+  /** @param {Context} context @param {number} id of the snapshot */
+  restore({ host, timeline }, id) {
+    host.restore(timeline, id)
+  },
+
+  /** @param {Context} context @param {import('./core.js').StoredType | null} type null: as the session has it */
+  async save({ host, timeline, signal }, type) {
+    await timeline.settle(signal)
+    const { model, header, options } = host.parts
+    return writeSessionFile(timeline.snapshot(), { model, header, ...options }, type)
+  },
+
+  /** @param {Context} context @param {number} start @param {number} end */
+  ids({ timeline }, start, end) {
+    return timeline.ids.slice(start, end)
+  },
+
+  /** @param {Context} context @param {number} start @param {number} end */
+  text({ host, timeline }, start, end) {
+    const { table } = host.parts
+    if (!table) throw new BmError('tokenizer', 'the model file has no tokenizer: it has ids only')
+    const before = detokenize(table, timeline.ids.slice(0, start))
+    return detokenize(table, timeline.ids.slice(0, end)).slice(before.length)
+  },
+
+  /** @param {Context} context */
+  async logits({ timeline, signal }) {
+    needTokens(timeline)
+    await timeline.settle(signal)
+    return timeline.session.logits()
+  },
+
+  /** @param {Context} context @param {number} count */
+  async top({ host, timeline, signal }, count) {
+    needTokens(timeline)
+    await timeline.settle(signal)
+    return likeliest(timeline.session, count, host.parts.table)
+  },
+
+  /** @param {Context} context @param {string | Uint32Array} text */
+  async score({ host, timeline, signal }, text) {
+    const ids = await host.encode(text, null, host.before(timeline), signal)
+    await timeline.settle(signal)
+    const copy = host.newTimeline({ seed: 0, checkpointBytes: 0 })
+    try {
+      if (timeline.position > 0) copy.copyOf(timeline)
+      for (const id of ids) copy.push(id)
+      const { vocab_size: vocabSize } = host.parts.header.config
+      const job = { timeline: copy, vocabSize, logits: false, ...(signal ? { signal } : {}) }
+      const scored = []
+      for await (const batch of evaluate(job)) {
+        for (const { id, logprob } of batch) scored.push({ id, logprob })
+      }
+      return scored
+    } finally {
+      copy.close()
+    }
+  },
+}
+
+/** @param {Timeline} timeline */
+function needTokens(timeline) {
+  if (timeline.position > 0) return
+  throw new BmError('argument', 'the session is empty: nothing comes next')
+}
+
+/** @param {string} name @param {number} value @param {number} most */
+function checkPosition(name, value, most) {
+  if (value >= 0 && value <= most) return
+  throw new BmError('argument', `${name} is ${value}, want 0 to ${most}`)
+}

@@ -1,0 +1,234 @@
+/**
+ * One text and the state that has read it: what a session is, beside the engine.
+ *
+ * Owns the token ids, the core's session and which of the ids that has read, the checkpoints, and what the next generation continues: the
+ * random state and the end of the text. Does not know where ids come from or who samples.
+ * The idea: the ids are the truth. The core's state is made to follow them (`settle`): it reads what is new, and where ids were taken
+ * away it goes back to the checkpoint before. So an abort, a rewind or an edit only changes the list.
+ */
+
+import { Checkpoints } from './checkpoints.js'
+import { IdList } from './id-list.js'
+import { Pace, turn } from './pace.js'
+
+/** @typedef {import('./core-model.js').CoreModel} CoreModel */
+/** @typedef {import('./core-session.js').CoreSession} CoreSession */
+/** @typedef {import('./text-stream.js').Tail} Tail */
+
+/** @typedef {{ precision: import('./core.js').Precision, state: import('./core.js').StateType }} StateOptions */
+
+/**
+ * What was said in a chat.
+ *
+ * @typedef {object} Turn
+ * @property {'system' | 'user' | 'assistant'} role
+ * @property {string} content
+ * @property {number} start  position before it
+ * @property {number} end    position after it
+ */
+
+/**
+ * All that a timeline consists of, the engine's memory apart. Nothing in it is ever changed.
+ *
+ * @typedef {object} Snapshot
+ * @property {Uint8Array} state   of the core, after all ids
+ * @property {Uint32Array} ids
+ * @property {Checkpoints} checkpoints
+ * @property {number} seed
+ * @property {Uint8Array | null} random  the sampler's state; null: nothing was drawn since the seed
+ * @property {Tail} tail
+ * @property {readonly Turn[]} turns
+ */
+
+/** @type {Readonly<Tail>} */
+const NO_TAIL = Object.freeze({ text: '', given: 0 })
+
+export class Timeline {
+  #session
+  #ids = new IdList()
+  #checkpoints
+  /** The core's state is not that of the first ids. */
+  #isStale = false
+  /** @type {Readonly<Tail>} of the text that was generated since ids were last given */
+  tail = NO_TAIL
+  /** @type {readonly Turn[]} */
+  turns = []
+  /** @type {Uint8Array | null} of the sampler, after what was drawn */
+  random = null
+
+  /**
+   * @param {CoreSession} session at position 0
+   * @param {{ seed: number, checkpointBytes: number }} options checkpointBytes: most memory for checkpoints
+   */
+  constructor(session, { seed, checkpointBytes }) {
+    this.#session = session
+    this.#checkpoints = new Checkpoints(Math.floor(checkpointBytes / session.stateBytes))
+    /** Where the random numbers begin. */
+    this.seed = seed
+  }
+
+  /** What computes. Only what has been settled is in it. */
+  get session() {
+    return this.#session
+  }
+
+  /** @returns {number} tokens of the text */
+  get position() {
+    return this.#ids.length
+  }
+
+  get ids() {
+    return this.#ids
+  }
+
+  /** @returns {number} most tokens that a rewind reads again */
+  get spacing() {
+    return this.#checkpoints.spacing
+  }
+
+  /** @returns {boolean} whether the core has read all but the last token, which was generated */
+  get isBehindByOne() {
+    return !this.#isStale && this.#session.position === this.#ids.length - 1
+  }
+
+  /**
+   * Another text from the beginning.
+   * @param {ArrayLike<number>} ids
+   * @param {number} [read] how many of them the core has read; nothing was done with it since
+   */
+  restart(ids, read = 0) {
+    this.truncate(0)
+    this.#ids.push(ids)
+    if (read > 0) this.#isStale = false
+    else this.#recover()
+  }
+
+  /** One more token, which the core will read when it is settled. @param {number} id */
+  push(id) {
+    this.#ids.push([id])
+  }
+
+  /** The core was given the last token together with those of other timelines. */
+  passed() {
+    if (this.#session.position === this.#checkpoints.nextAfter(this.#session.position - 1)) {
+      this.#checkpoints.add({ position: this.#session.position, state: this.#session.state() })
+    }
+  }
+
+  /** Takes tokens away from the end. The core follows when it is settled. @param {number} length of what stays */
+  truncate(length) {
+    if (length < this.#session.position) this.#isStale = true
+    this.#ids.truncate(length)
+    this.#checkpoints.truncate(length)
+    this.tail = NO_TAIL
+    this.turns = this.turns.filter(({ end }) => end <= length)
+  }
+
+  /**
+   * Lets the core read what it has not read.
+   *
+   * @param {AbortSignal} [signal]
+   * @param {Pace} [pace]
+   * @returns {AsyncGenerator<Uint32Array, void, void>} each chunk when it has been read
+   */
+  async *read(signal, pace = new Pace(this.#session.maxChunk)) {
+    const session = this.#session
+    if (this.#isStale) this.#recover()
+    while (session.position < this.#ids.length) {
+      await turn(signal)
+      const start = session.position
+      const end = Math.min(start + pace.chunk, this.#checkpoints.nextAfter(start))
+      const chunk = this.#ids.slice(start, end)
+      try {
+        pace.time(chunk.length, () => session.append(chunk))
+      } catch (error) {
+        this.#isStale = true
+        throw error
+      }
+      this.passed()
+      yield chunk
+    }
+  }
+
+  /**
+   * @param {AbortSignal} [signal]
+   * @param {Pace} [pace]
+   * @returns {Promise<number>} how many tokens had to be read
+   */
+  async settle(signal, pace) {
+    let count = 0
+    for await (const chunk of this.read(signal, pace)) count += chunk.length
+    return count
+  }
+
+  /**
+   * Puts ids in the place of others and reads what follows. When that fails or is aborted nothing has changed.
+   *
+   * @param {number} start @param {number} end
+   * @param {ArrayLike<number>} ids
+   * @param {AbortSignal} [signal]
+   * @returns {Promise<number>} how many tokens had to be read
+   */
+  async replace(start, end, ids, signal) {
+    const before = { ids: this.#ids.slice(start), tail: this.tail, turns: this.turns }
+    this.truncate(start)
+    this.#ids.push(ids)
+    this.#ids.push(before.ids.subarray(end - start))
+    try {
+      return await this.settle(signal)
+    } catch (error) {
+      this.truncate(start)
+      this.#ids.push(before.ids)
+      Object.assign(this, { tail: before.tail, turns: before.turns })
+      throw error
+    }
+  }
+
+  /** @returns {Snapshot} of a settled timeline */
+  snapshot() {
+    const { seed, random, tail, turns } = this
+    const [state, ids] = [this.#session.state(), this.#ids.slice()]
+    return { state, ids, checkpoints: this.#checkpoints.copy(), seed, random, tail, turns }
+  }
+
+  /** @param {Snapshot} snapshot of a timeline of the same model and state type */
+  restore(snapshot) {
+    this.#session.adopt(snapshot.state, snapshot.ids.length)
+    this.#take(snapshot)
+  }
+
+  /** As restore, of what comes from outside: from here one can go back to here. @param {Omit<Snapshot, 'checkpoints'>} saved */
+  begin(saved) {
+    const checkpoints = this.#checkpoints.copy()
+    checkpoints.pin({ position: saved.ids.length, state: saved.state })
+    this.restore({ ...saved, checkpoints })
+  }
+
+  /** Becomes what another, settled, timeline is. @param {Timeline} other of the same model and state type */
+  copyOf(other) {
+    this.#session.adopt(other.#session, other.position)
+    const { seed, random, tail, turns } = other
+    const [ids, checkpoints] = [other.#ids.slice(), other.#checkpoints]
+    this.#take({ ids, checkpoints, seed, random, tail, turns })
+  }
+
+  /** @param {Omit<Snapshot, 'state'>} snapshot whose state the core has adopted */
+  #take({ ids, checkpoints, seed, random, tail, turns }) {
+    this.#ids = new IdList(ids)
+    this.#checkpoints = checkpoints.copy()
+    this.#isStale = false
+    Object.assign(this, { seed, random, tail, turns })
+  }
+
+  /** Brings the core to the last checkpoint of the ids. */
+  #recover() {
+    const checkpoint = this.#checkpoints.before(this.#ids.length)
+    if (checkpoint) this.#session.adopt(checkpoint.state, checkpoint.position)
+    else this.#session.reset()
+    this.#isStale = false
+  }
+
+  close() {
+    this.#session.close()
+  }
+}
