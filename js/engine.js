@@ -255,20 +255,41 @@ export class Engine {
    * @returns {AsyncGenerator<import('./generate.js').GeneratedPiece, Stats[], void>}
    */
   async *continueSessions(ids, settings, signal) {
-    this.#checkOpen()
     const stats = settings.map(({ seed }) => newStats(seed ?? 0))
     const pieces = this.#sessions.generate(ids, settings, stats, signal)
+    yield* this.#withStats(pieces, stats)
+    return stats
+  }
+
+  /**
+   * @param {number} id of a session
+   * @param {string} content
+   * @param {Settings} settings
+   * @param {AbortSignal} [signal]
+   * @returns {AsyncGenerator<import('./generate.js').GeneratedPiece, Stats[], void>}
+   */
+  async *replyInSession(id, content, settings, signal) {
+    const stats = newStats(settings.seed ?? 0)
+    const pieces = this.#sessions.reply(id, content, settings, stats, signal)
+    yield* this.#withStats(pieces, [stats])
+    return [stats]
+  }
+
+  /**
+   * @param {AsyncGenerator<import('./generate.js').GeneratedPiece, void, void>} pieces
+   * @param {Stats[]} stats that they write to
+   */
+  async *#withStats(pieces, stats) {
+    this.#checkOpen()
     try {
       for await (const piece of pieces) {
         yield piece
         this.#checkOpen()
       }
-      return stats
     } catch (error) {
       this.#checkOpen()
       throw error
     } finally {
-      await pieces.return()
       this.laneStats = stats
     }
   }

@@ -4,6 +4,7 @@
 
 export { BmError } from './errors.js'
 export { BiMamba } from './model.js'
+export { Session, Snapshot } from './session.js'
 export { VERSION } from './version.js'
 
 /** @typedef {import('./errors.js').BmErrorCode} BmErrorCode */
@@ -15,3 +16,9 @@ export { VERSION } from './version.js'
 /** @typedef {import('./format.js').ModelConfig} ModelConfig */
 /** @typedef {import('./generate.js').Stats} Stats */
 /** @typedef {import('./generate.js').Scored} Scored */
+/** @typedef {import('./chat-template.js').ChatMessage} ChatMessage */
+/** @typedef {import('./generate.js').Alternative} Alternative */
+/** @typedef {import('./session.js').Token} Token */
+/** @typedef {import('./session-settings.js').CreateSessionOptions} CreateSessionOptions */
+/** @typedef {import('./session-settings.js').SessionGenerateOptions} SessionGenerateOptions */
+/** @typedef {import('./settings.js').LogitBias} LogitBias */

@@ -185,6 +185,14 @@ export class RemoteEngine {
     )
   }
 
+  /** @param {number} id @param {string} content @param {Settings} settings @param {AbortSignal} [signal] */
+  replyInSession(id, content, settings, signal) {
+    const pieces = this.#stream('replyInSession', [id, content, settings], signal)
+    return /** @type {AsyncGenerator<import('./generate.js').GeneratedPiece, Stats[], void>} */ (
+      pieces
+    )
+  }
+
   /** @param {string | Uint32Array} prompt @param {Settings} settings @param {AbortSignal} [signal] */
   generate(prompt, settings, signal) {
     const pieces = this.#stream('generate', [prompt, settings], signal)

@@ -5,6 +5,7 @@
  * callers hold; it has checked the arguments. Knows nothing of messages; js/timeline.js does the work.
  */
 
+import { Chat } from './chat.js'
 import { detokenize } from './detokenizer.js'
 import { BmError } from './errors.js'
 import { evaluate, generate, likeliest } from './generate.js'
@@ -45,6 +46,7 @@ export class SessionHost {
   /** @param {SessionHostParts} parts */
   constructor(parts) {
     this.#parts = parts
+    this.chat = new Chat(parts.header, parts.tokenizer)
   }
 
   get parts() {
@@ -77,7 +79,7 @@ export class SessionHost {
         ...args,
       ),
     )
-    this.#checkOpen(id)
+    this.#open(id)
     return { value, position: timeline.position }
   }
 
@@ -91,42 +93,88 @@ export class SessionHost {
    * @returns {AsyncGenerator<GeneratedPiece, void, void>}
    */
   async *generate(ids, settings, stats, signal) {
-    const timelines = ids.map((id) => this.#open(id))
+    yield* this.#exclusive(ids, async function* (host, timelines) {
+      for (const timeline of timelines) {
+        // A text from nothing begins with BOS.
+        if (timeline.position === 0) await host.append(timeline, '', null, signal)
+      }
+      yield* host.#continue(timelines, settings, stats, signal)
+    })
+  }
+
+  /**
+   * Says something, and continues with what the model says to it.
+   *
+   * @param {number} id
+   * @param {string} content
+   * @param {Settings} settings
+   * @param {Stats} stats written to
+   * @param {AbortSignal} [signal]
+   * @returns {AsyncGenerator<GeneratedPiece, void, void>}
+   */
+  async *reply(id, content, settings, stats, signal) {
+    yield* this.#exclusive([id], async function* (host, [timeline]) {
+      if (!timeline) return
+      await host.chat.read(timeline, [{ role: 'user', content }], true, signal)
+      const stop = [...settings.stop, ...(await host.chat.stops())]
+      let text = ''
+      try {
+        for await (const piece of host.#continue(
+          [timeline],
+          [{ ...settings, stop }],
+          [stats],
+          signal,
+        )) {
+          text += piece.text
+          yield piece
+        }
+      } finally {
+        host.chat.add(timeline, text)
+      }
+    })
+  }
+
+  /** @param {Timeline[]} timelines @param {Settings[]} settings @param {Stats[]} stats @param {AbortSignal} [signal] */
+  async *#continue(timelines, settings, stats, signal) {
+    const { model, header, table } = this.#parts
     const lanes = timelines.map((timeline, i) => ({
       timeline,
       settings: /** @type {Settings} */ (settings[i]),
       stats: /** @type {Stats} */ (stats[i]),
     }))
-    const { model, header, table } = this.#parts
-    const release = this.#take(timelines)
-    const pieces = generate({
-      model,
-      lanes,
-      eosIds: header.eosIds,
-      table,
-      isLast: false,
-      ...(signal ? { signal } : {}),
-    })
+    const job = { model, lanes, eosIds: header.eosIds, table, isLast: false }
     try {
-      await this.#startWithBos(timelines)
-      for await (const piece of pieces) {
-        yield piece
-        for (const id of ids) this.#checkOpen(id)
-      }
+      yield* generate(signal ? { ...job, signal } : job)
     } catch (error) {
-      for (const id of ids) this.#checkOpen(id)
-      for (const one of stats) if (!signal?.aborted) one.finishReason = 'error'
+      if (!signal?.aborted) for (const one of stats) one.finishReason = 'error'
       throw error
-    } finally {
-      await pieces.return()
-      release()
     }
   }
 
-  /** A text from nothing begins with BOS. @param {Timeline[]} timelines */
-  async #startWithBos(timelines) {
-    for (const timeline of timelines) {
-      if (timeline.position === 0) await this.append(timeline, '', null)
+  /**
+   * Work on sessions that do nothing else meanwhile; it fails with `closed` when one of them is closed.
+   *
+   * @param {number[]} ids
+   * @param {(host: SessionHost, timelines: Timeline[]) => AsyncGenerator<GeneratedPiece, void, void>} start
+   * @returns {AsyncGenerator<GeneratedPiece, void, void>}
+   */
+  async *#exclusive(ids, start) {
+    const timelines = ids.map((id) => this.#open(id))
+    const release = this.#take(timelines)
+    const pieces = start(this, timelines)
+    const check = () => {
+      for (const id of ids) this.#open(id)
+    }
+    try {
+      for await (const piece of pieces) {
+        yield piece
+        check()
+      }
+    } catch (error) {
+      check()
+      throw error
+    } finally {
+      release()
     }
   }
 
@@ -240,11 +288,6 @@ export class SessionHost {
     return timeline
   }
 
-  /** @param {number} id */
-  #checkOpen(id) {
-    this.#open(id)
-  }
-
   /**
    * @template T
    * @param {Timeline[]} timelines
@@ -343,6 +386,21 @@ const ACTIONS = {
     needTokens(timeline)
     await timeline.settle(signal)
     return likeliest(timeline.session, count, host.parts.table)
+  },
+
+  /** @param {Context} context @param {import('./chat-template.js').ChatMessage[]} messages */
+  async say({ host, timeline, signal }, messages) {
+    await host.chat.read(timeline, messages, false, signal)
+  },
+
+  /** @param {Context} context */
+  messages({ timeline }) {
+    return timeline.turns.map(({ role, content }) => ({ role, content }))
+  },
+
+  /** @param {Context} context */
+  undo({ host, timeline, signal }) {
+    return host.chat.undo(timeline, signal)
   },
 
   /** @param {Context} context @param {string | Uint32Array} text */

@@ -7,11 +7,13 @@
  * session as it was when it fails or is aborted, and exactly at the tokens that were given out when a generation ends, however it ends.
  */
 
+import { checkMessages } from './chat-template.js'
 import { BmError } from './errors.js'
 import { checkCount, checkSessionGenerate, checkStored, checkText } from './session-settings.js'
 import { checkFlag, checkNames, checkSignal, drawSeed } from './settings.js'
 
 /** @typedef {import('./engine.js').Engine | import('./remote.js').RemoteEngine} AnyEngine */
+/** @typedef {import('./chat-template.js').ChatMessage} ChatMessage */
 /** @typedef {import('./generate.js').GeneratedPiece} GeneratedPiece */
 /** @typedef {import('./generate.js').Stats} Stats */
 /** @typedef {import('./session-settings.js').SessionGenerateOptions} SessionGenerateOptions */
@@ -169,6 +171,49 @@ export class Session {
     } finally {
       await Promise.all(forks.map((fork) => fork.close()))
     }
+  }
+
+  /**
+   * Says something to the model, and gives what it says to that. The text is made by the model's chat template, or, where it has none, is plain:
+   * lines that begin with User: and Assistant:. Special tokens in the content are text. When the loop is left or aborted, what was given out is the
+   * model's reply.
+   *
+   * @param {string} content
+   * @param {SessionGenerateOptions} [options]
+   * @returns {AsyncGenerator<string, Stats, void>} pieces of the reply
+   * @throws {BmError} as `generate`; also `argument` where the session has text that is no chat, or the template refuses the messages
+   */
+  async *chat(content, options = {}) {
+    if (typeof content !== 'string') {
+      throw new BmError('argument', `content is of type ${typeof content}, want a string`)
+    }
+    const settings = checkSessionGenerate(options, this.#owner.vocabSize)
+    options.signal?.throwIfAborted()
+    const { engine } = this.#owner
+    const pieces = engine.replyInSession(this.idIn(engine), content, settings, options.signal)
+    const stats = yield* mapped(following(engine, [this], pieces), ({ text }) => text || null)
+    return /** @type {Stats} */ (stats[0])
+  }
+
+  /**
+   * Reads messages of a chat without an answer: what the system says, or examples of a conversation.
+   *
+   * @param {readonly ChatMessage[]} messages
+   * @param {{ signal?: AbortSignal }} [options]
+   */
+  async say(messages, options = {}) {
+    checkNames(options, ['signal'], 'say')
+    await this.#act('say', [checkMessages(messages, 'messages')], options)
+  }
+
+  /** @returns {Promise<ChatMessage[]>} what was said in this session */
+  async messages() {
+    return /** @type {ChatMessage[]} */ ((await this.#act('messages', [])).value)
+  }
+
+  /** Takes back the last message of the user, and what was answered. @returns {Promise<string | null>} that message; null: there was none */
+  async undo() {
+    return /** @type {string | null} */ ((await this.#act('undo', [])).value)
   }
 
   /** @returns {Promise<Session>} another session that is the same; what happens to one does not to the other */
@@ -341,7 +386,18 @@ export class Session {
 export async function* continueSessions(engine, sessions, settings, signal) {
   signal?.throwIfAborted()
   const ids = sessions.map((session) => session.idIn(engine))
-  const pieces = engine.continueSessions(ids, settings, signal)
+  return yield* following(engine, sessions, engine.continueSessions(ids, settings, signal))
+}
+
+/**
+ * Tells sessions how far they have come.
+ *
+ * @param {AnyEngine} engine
+ * @param {readonly Session[]} sessions by the lanes of the pieces
+ * @param {AsyncGenerator<GeneratedPiece, Stats[], void>} pieces
+ * @returns {AsyncGenerator<GeneratedPiece, Stats[], void>}
+ */
+async function* following(engine, sessions, pieces) {
   try {
     for (;;) {
       const { done, value } = await pieces.next()

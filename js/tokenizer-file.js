@@ -22,9 +22,11 @@ import { BmError } from './errors.js'
  * @property {boolean} cutAtSpace no added token would be torn by a cut between a word and the space after it
  * @property {Map<number, Piece>} pieces   every token that prints, by id
  * @property {Set<number>} silentIds       special tokens: made from no text, and never printed
+ * @property {SpecialToken[]} specials     their names
  * @property {object} library     what @huggingface/tokenizers is given
  */
 
+/** @typedef {{ text: string, id: number }} SpecialToken */
 /** @typedef {Record<string, unknown>} Json */
 
 const MAX_TOKENS = 2 ** 21
@@ -67,8 +69,26 @@ function readTables(root, { paddedVocabSize, reservedIds }) {
     cutAtSpace: !matched.some(({ content }) => /\S\s/.test(content)),
     pieces: collectPieces(vocab, matched, silentIds),
     silentIds,
+    specials: nameSpecials(vocab, added, silentIds),
     library: libraryInput(kind, vocab, merges, matched),
   }
+}
+
+/**
+ * @param {Map<string, number>} vocab
+ * @param {readonly { content: string, id: number }[]} added
+ * @param {Set<number>} silentIds
+ * @returns {SpecialToken[]} each once, those with an added token by its name
+ */
+function nameSpecials(vocab, added, silentIds) {
+  const names = new Map([
+    ...[...vocab].map(([text, id]) => /** @type {[number, string]} */ ([id, text])),
+    ...added.map(({ content, id }) => /** @type {[number, string]} */ ([id, content])),
+  ])
+  return [...silentIds].flatMap((id) => {
+    const text = names.get(id)
+    return text === undefined ? [] : [{ text, id }]
+  })
 }
 
 /** @param {string} json @returns {Json} */

@@ -21,7 +21,7 @@ import { BmError } from './errors.js'
  */
 
 /** Of js/engine.js; a call's last argument there is the signal. @typedef {'tokenize' | 'detokenize' | 'createSession' | 'loadSession' | 'act' | 'closeSession' | 'closeSnapshot'} CallMethod */
-/** @typedef {'generate' | 'generateIds' | 'evaluate' | 'continueSessions'} StreamMethod */
+/** @typedef {'generate' | 'generateIds' | 'evaluate' | 'continueSessions' | 'replyInSession'} StreamMethod */
 /** @typedef {import('./engine.js').EngineOptions} EngineOptions */
 
 /**

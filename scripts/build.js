@@ -61,18 +61,26 @@ function buildWasm() {
   }
 }
 
+/** Libraries that the package holds as one file each, dist/NAME.mjs: where they are in node_modules. */
+const LIBRARIES = {
+  tokenizers: { name: '@huggingface/tokenizers', file: 'dist/tokenizers.min.mjs' },
+  jinja: { name: '@huggingface/jinja', file: 'dist/index.js' },
+}
+
 /**
- * The tokenizer library goes into the package as a file: a page without a bundler, and a module
- * worker, cannot resolve the name of a package.
+ * A library goes into the package as a file: a page without a bundler, and a module worker, cannot
+ * resolve the name of a package.
  */
-function copyTokenizerLibrary() {
-  const library = join(ROOT, 'node_modules/@huggingface/tokenizers')
-  if (!existsSync(library)) throw new CommandError('node_modules is not complete: run `npm ci`')
-  mkdirSync(join(ROOT, 'dist'), { recursive: true })
-  copyFileSync(join(library, 'dist/tokenizers.min.mjs'), join(ROOT, 'dist/tokenizers.mjs'))
-  copyFileSync(join(library, 'LICENSE'), join(ROOT, 'dist/tokenizers.LICENSE'))
-  // For the type check of this checkout only: it is not in the package.
-  writeFileSync(join(ROOT, 'dist/tokenizers.d.mts'), "export * from '@huggingface/tokenizers'\n")
+function copyLibraries() {
+  for (const [target, { name, file }] of Object.entries(LIBRARIES)) {
+    const library = join(ROOT, 'node_modules', name)
+    if (!existsSync(library)) throw new CommandError('node_modules is not complete: run `npm ci`')
+    mkdirSync(join(ROOT, 'dist'), { recursive: true })
+    copyFileSync(join(library, file), join(ROOT, `dist/${target}.mjs`))
+    copyFileSync(join(library, 'LICENSE'), join(ROOT, `dist/${target}.LICENSE`))
+    // For the type check of this checkout only: it is not in the package.
+    writeFileSync(join(ROOT, `dist/${target}.d.mts`), `export * from '${name}'\n`)
+  }
 }
 
 function writeTypes() {
@@ -83,6 +91,6 @@ function writeTypes() {
 
 runScript(() => {
   buildWasm()
-  copyTokenizerLibrary()
+  copyLibraries()
   writeTypes()
 })

@@ -49,12 +49,12 @@ const JS_LAW = [
   {
     layer: 'package',
     files: /^js\/[^/]+\.js$/,
-    mayImport: ['package', 'core', 'cache', 'gpu', 'platform', 'errors', 'tokenizer library'],
+    mayImport: ['package', 'core', 'cache', 'gpu', 'platform', 'errors', 'library'],
   },
   { layer: 'web', files: /^web\//, mayImport: ['web', 'index'] },
   { layer: 'scripts', files: /^scripts\//, mayImport: ['scripts'] },
   { layer: 'wasm module', files: /^dist\/bimamba(-threads)?(-relaxed)?\.wasm$/, mayImport: [] },
-  { layer: 'tokenizer library', files: /^dist\/tokenizers\.mjs$/, mayImport: [] },
+  { layer: 'library', files: /^dist\/(tokenizers|jinja)\.mjs$/, mayImport: [] },
 ]
 
 /** Pages load the other layers as they are, so these alone may begin with a module of Node. */
