@@ -5,6 +5,7 @@
 export { BmError } from './errors.js'
 export { BiMamba } from './model.js'
 export { Session, Snapshot } from './session.js'
+export { SessionStore } from './session-store.js'
 export { VERSION } from './version.js'
 
 /** @typedef {import('./errors.js').BmErrorCode} BmErrorCode */
@@ -22,3 +23,4 @@ export { VERSION } from './version.js'
 /** @typedef {import('./session-settings.js').CreateSessionOptions} CreateSessionOptions */
 /** @typedef {import('./session-settings.js').SessionGenerateOptions} SessionGenerateOptions */
 /** @typedef {import('./settings.js').LogitBias} LogitBias */
+/** @typedef {import('./session-store.js').KeptSession} KeptSession */

@@ -65,6 +65,18 @@ export function cacheFolder() {
   return joinPath(env.XDG_CACHE_HOME || joinPath(home, '.cache'), 'bimamba')
 }
 
+/** @returns {string} where this user's programs keep what nobody can fetch again; BIMAMBA_DATA says otherwise */
+export function dataFolder() {
+  const { env, platform } = globalThis.process
+  const home = /** @type {typeof import('node:os')} */ (builtin('node:os')).homedir()
+  if (env.BIMAMBA_DATA) return resolvePath(env.BIMAMBA_DATA)
+  if (platform === 'darwin') return joinPath(home, 'Library', 'Application Support', 'bimamba')
+  if (platform === 'win32') {
+    return joinPath(env.LOCALAPPDATA ?? joinPath(home, 'AppData', 'Local'), 'bimamba', 'Data')
+  }
+  return joinPath(env.XDG_DATA_HOME || joinPath(home, '.local', 'share'), 'bimamba')
+}
+
 /** @param {URL} url with the scheme file: @returns {string} */
 export function pathOfUrl(url) {
   try {
