@@ -115,10 +115,11 @@ export class Detokenizer {
 /**
  * @param {TokenBytes} table
  * @param {ArrayLike<number>} ids
+ * @param {Uint32Array} [before] the ids before: a character that they leave open belongs to the text
  * @returns {string}
  */
-export function detokenize(table, ids) {
-  const detokenizer = new Detokenizer(table)
+export function detokenize(table, ids, before) {
+  const detokenizer = new Detokenizer(table, before)
   let text = ''
   for (let i = 0; i < ids.length; i++) text += detokenizer.push(Number(ids[i]))
   return text + detokenizer.flush()

@@ -370,8 +370,8 @@ const ACTIONS = {
   text({ host, timeline }, start, end) {
     const { table } = host.parts
     if (!table) throw new BmError('tokenizer', 'the model file has no tokenizer: it has ids only')
-    const before = detokenize(table, timeline.ids.slice(0, start))
-    return detokenize(table, timeline.ids.slice(0, end)).slice(before.length)
+    const before = timeline.ids.slice(0, start)
+    return detokenize(table, timeline.ids.slice(start, end), before)
   },
 
   /** @param {Context} context */
