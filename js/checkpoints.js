@@ -37,9 +37,9 @@ export class Checkpoints {
     return this.#capacity === 0 ? Number.POSITIVE_INFINITY : this.#spacing
   }
 
-  /** @returns {number} of the states that are kept */
-  get count() {
-    return this.#list.length
+  /** @returns {Uint8Array[]} all that are kept */
+  get states() {
+    return [...this.#list, ...(this.#pinned ? [this.#pinned] : [])].map(({ state }) => state)
   }
 
   /** @param {number} position @returns {number} the next one after it at which a state is wanted */

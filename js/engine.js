@@ -55,6 +55,17 @@ import { Timeline } from './timeline.js'
  * @property {import('./download.js').CacheReport | null} cache  how a remote file came and where it is kept; null for others
  */
 
+/**
+ * What is in memory now.
+ *
+ * @typedef {object} MemoryUse
+ * @property {number} engineBytes  WebAssembly memory: weights, and for each session its state and what it works in. It never shrinks;
+ *                                 what is freed is used again
+ * @property {number} sessions     that are open
+ * @property {number} snapshots    that are open
+ * @property {number} keptBytes    states of snapshots and checkpoints, outside of the engine's memory
+ */
+
 /** @typedef {{ config: import('./format.js').ModelConfig, info: ModelInfo }} Description */
 
 export class Engine {
@@ -206,6 +217,12 @@ export class Engine {
       this.#timeline.restart(ids)
       return evaluate(job)
     })
+  }
+
+  /** @returns {Promise<MemoryUse>} */
+  async memory() {
+    this.#checkOpen()
+    return { engineBytes: this.#core.memoryBytes, ...this.#sessions.memory() }
   }
 
   /** @param {import('./session-host.js').SessionOptions} options @returns {Promise<number>} a new session */

@@ -265,6 +265,12 @@ export class BiMamba {
     return (await this.tokenize(text)).length
   }
 
+  /** @returns {Promise<import('./engine.js').MemoryUse>} what the model, its sessions and their checkpoints take now */
+  async memory() {
+    this.#checkOpen()
+    return this.#engine.memory()
+  }
+
   /** Frees everything and ends the worker; what is under way throws `closed`. May be called again. */
   async close() {
     this.#closing ??= this.#engine.close()

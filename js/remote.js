@@ -145,6 +145,10 @@ export class RemoteEngine {
     return /** @type {string} */ (await this.#call('detokenize', [ids]))
   }
 
+  async memory() {
+    return /** @type {import('./engine.js').MemoryUse} */ (await this.#call('memory', []))
+  }
+
   /** @param {import('./session-host.js').SessionOptions} options */
   async createSession(options) {
     return /** @type {number} */ (await this.#call('createSession', [options]))

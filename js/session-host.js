@@ -262,6 +262,18 @@ export class SessionHost {
     return { id: this.#add(timeline), position, turns }
   }
 
+  /** @returns {{ sessions: number, snapshots: number, keptBytes: number }} keptBytes: of the states of snapshots and checkpoints */
+  memory() {
+    const states = new Set()
+    for (const timeline of this.#timelines.values())
+      for (const one of timeline.states) states.add(one)
+    for (const { state, checkpoints } of this.#snapshots.values()) {
+      for (const one of [state, ...checkpoints.states]) states.add(one)
+    }
+    const keptBytes = [...states].reduce((sum, { length }) => sum + length, 0)
+    return { sessions: this.#timelines.size, snapshots: this.#snapshots.size, keptBytes }
+  }
+
   /** What is under way fails with `closed`. @param {number} id */
   close(id) {
     this.#timelines.get(id)?.close()
@@ -325,16 +337,17 @@ const ACTIONS = {
 
   /** @param {Context} context @param {number} position */
   async rewind({ timeline, signal }, position) {
-    checkPosition('position', position, timeline.position)
-    return timeline.replace(position, timeline.position, [], signal)
+    const at = placeIn(timeline, 'position', position)
+    return timeline.replace(at, timeline.position, [], signal)
   },
 
   /** @param {Context} context @param {number} start @param {number} end @param {string | Uint32Array} text */
   async edit({ host, timeline, signal }, start, end, text) {
-    checkPosition('end', end, timeline.position)
-    checkPosition('start', start, end)
-    const ids = await host.encode(text, false, host.before(timeline, start), signal)
-    return timeline.replace(start, end, ids, signal)
+    const from = placeIn(timeline, 'start', start)
+    const to = placeIn(timeline, 'end', end)
+    if (from > to) throw new BmError('argument', `start is ${start}, which is behind end, ${end}`)
+    const ids = await host.encode(text, false, host.before(timeline, from), signal)
+    return timeline.replace(from, to, ids, signal)
   },
 
   /** @param {Context} context */
@@ -361,17 +374,18 @@ const ACTIONS = {
     return writeSessionFile(timeline.snapshot(), { model, header, ...options }, type)
   },
 
-  /** @param {Context} context @param {number} start @param {number} end */
-  ids({ timeline }, start, end) {
-    return timeline.ids.slice(start, end)
+  /** @param {Context} context @param {number} [start] @param {number} [end] */
+  ids({ timeline }, start = 0, end = timeline.position) {
+    return timeline.ids.slice(placeIn(timeline, 'start', start), placeIn(timeline, 'end', end))
   },
 
-  /** @param {Context} context @param {number} start @param {number} end */
-  text({ host, timeline }, start, end) {
+  /** @param {Context} context @param {number} [start] @param {number} [end] */
+  text({ host, timeline }, start = 0, end = timeline.position) {
     const { table } = host.parts
     if (!table) throw new BmError('tokenizer', 'the model file has no tokenizer: it has ids only')
-    const before = timeline.ids.slice(0, start)
-    return detokenize(table, timeline.ids.slice(start, end), before)
+    const from = placeIn(timeline, 'start', start)
+    const ids = timeline.ids.slice(from, placeIn(timeline, 'end', end))
+    return detokenize(table, ids, timeline.ids.slice(0, from))
   },
 
   /** @param {Context} context */
@@ -430,8 +444,11 @@ function needTokens(timeline) {
   throw new BmError('argument', 'the session is empty: nothing comes next')
 }
 
-/** @param {string} name @param {number} value @param {number} most */
-function checkPosition(name, value, most) {
-  if (value >= 0 && value <= most) return
-  throw new BmError('argument', `${name} is ${value}, want 0 to ${most}`)
+/** @param {Timeline} timeline @param {string} name @param {number} place a negative one counts from the end @returns {number} */
+function placeIn({ position }, name, place) {
+  if (place >= -position && place <= position) return place < 0 ? position + place : place
+  throw new BmError(
+    'argument',
+    `${name} is ${place}, want an integer from ${-position} to ${position}`,
+  )
 }

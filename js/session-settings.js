@@ -51,6 +51,11 @@ export function checkCount(name, value, least, most) {
   throw new BmError('argument', `${name} is ${found}, want an integer from ${least} to ${most}`)
 }
 
+/** Whether the session has it is known where the session is. @param {string} name @param {unknown} place */
+export function checkPlace(name, place) {
+  checkCount(name, place, -Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER)
+}
+
 /** @param {unknown} text @param {number} vocabSize @param {string} name @returns {string | Uint32Array} */
 export function checkText(text, vocabSize, name) {
   if (typeof text === 'string') return text

@@ -9,7 +9,13 @@
 
 import { checkMessages } from './chat-template.js'
 import { BmError } from './errors.js'
-import { checkCount, checkSessionGenerate, checkStored, checkText } from './session-settings.js'
+import {
+  checkCount,
+  checkPlace,
+  checkSessionGenerate,
+  checkStored,
+  checkText,
+} from './session-settings.js'
 import { checkFlag, checkNames, checkSignal, drawSeed } from './settings.js'
 
 /** @typedef {import('./engine.js').Engine | import('./remote.js').RemoteEngine} AnyEngine */
@@ -245,8 +251,8 @@ export class Session {
    */
   async rewind(position, options = {}) {
     checkNames(options, ['signal'], 'rewind')
-    const at = this.#place('position', position)
-    return Number((await this.#act('rewind', [at], options)).value)
+    checkPlace('position', position)
+    return Number((await this.#act('rewind', [position], options)).value)
   }
 
   /**
@@ -260,8 +266,9 @@ export class Session {
   async edit(start, end, text, options = {}) {
     checkNames(options, ['signal'], 'edit')
     const checked = checkText(text, this.#owner.vocabSize, 'text')
-    const places = [this.#place('start', start), this.#place('end', end)]
-    return Number((await this.#act('edit', [...places, checked], options)).value)
+    checkPlace('start', start)
+    checkPlace('end', end)
+    return Number((await this.#act('edit', [start, end, checked], options)).value)
   }
 
   /**
@@ -279,16 +286,16 @@ export class Session {
     return /** @type {Uint8Array<ArrayBuffer>} */ (value)
   }
 
-  /** @param {number} [start] @param {number} [end] @returns {Promise<Uint32Array>} the token ids of the text, or a part of them */
-  async ids(start = 0, end = this.#position) {
-    const places = [this.#place('start', start), this.#place('end', end)]
-    return /** @type {Uint32Array} */ ((await this.#act('ids', places)).value)
+  /** @param {number} [start] @param {number} [end] positions; negative ones count from the end @returns {Promise<Uint32Array>} token ids of the text */
+  async ids(start, end) {
+    for (const [name, place] of Object.entries({ start, end })) checkPlace(name, place ?? 0)
+    return /** @type {Uint32Array} */ ((await this.#act('ids', [start, end])).value)
   }
 
-  /** @param {number} [start] @param {number} [end] positions @returns {Promise<string>} the text, or a part; special tokens print nothing */
-  async text(start = 0, end = this.#position) {
-    const places = [this.#place('start', start), this.#place('end', end)]
-    return String((await this.#act('text', places)).value)
+  /** @param {number} [start] @param {number} [end] positions; negative ones count from the end @returns {Promise<string>} special tokens print nothing */
+  async text(start, end) {
+    for (const [name, place] of Object.entries({ start, end })) checkPlace(name, place ?? 0)
+    return String((await this.#act('text', [start, end])).value)
   }
 
   /** @returns {Promise<Float32Array>} [vocab_size] of what comes next */
@@ -366,12 +373,6 @@ export class Session {
     this.#position = outcome.position
     return outcome
   }
-
-  /** @param {string} name @param {number} place @returns {number} from the beginning */
-  #place(name, place) {
-    checkCount(name, place, -this.#position, this.#position)
-    return place < 0 || Object.is(place, -0) ? this.#position + place : place
-  }
 }
 
 /**
@@ -409,7 +410,9 @@ async function* following(engine, sessions, pieces) {
     await pieces.return(/** @type {never} */ (undefined))
     for (const [i, session] of sessions.entries()) {
       const stats = engine.laneStats[i]
-      if (stats) session.ended(stats)
+      if (!stats) continue
+      session.ended(stats)
+      if (stats.promptTokens > 0) session.movedTo(stats.promptTokens + stats.tokens)
     }
   }
 }

@@ -86,6 +86,11 @@ export class Timeline {
     return this.#checkpoints.spacing
   }
 
+  /** @returns {Uint8Array[]} its checkpoints; forks share them */
+  get states() {
+    return this.#checkpoints.states
+  }
+
   /** @returns {boolean} whether the core has read all but the last token, which was generated */
   get isBehindByOne() {
     return !this.#isStale && this.#session.position === this.#ids.length - 1

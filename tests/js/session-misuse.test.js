@@ -49,7 +49,7 @@ const wrongCalls = (model, session) => [
   [() => session.rewind(-4), /position is -4/],
   [() => session.rewind(1.5), /position is 1.5/],
   [() => session.rewind(any('1')), /position is "1"/],
-  [() => session.edit(2, 1, ''), /start is 2, want 0 to 1/],
+  [() => session.edit(2, 1, ''), /start is 2, which is behind end, 1/],
   [() => session.edit(0, 9, ''), /end is 9/],
   [() => session.edit(0, 1, any(undefined)), /text is undefined/],
   [() => session.save(any({ state: 'f64' })), /state is "f64", want own, f32, i16 or i8/],
