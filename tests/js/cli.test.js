@@ -55,7 +55,7 @@ function fails(args, status, pattern) {
 test('help and version', () => {
   assert.match(
     bimamba(['--help']).stdout,
-    /generate.*\n.*score.*\n.*perplexity.*\n.*bench.*\n.*pull.*\n.*cache.*\n.*convert.*\n.*inspect/,
+    /generate.*\n.*chat.*\n.*score.*\n.*perplexity.*\n.*bench.*\n.*pull.*\n.*cache.*\n.*convert.*\n.*inspect/,
   )
   assert.match(bimamba([]).stdout, /Usage: bimamba/)
   assert.equal(bimamba(['--version']).stdout, `${VERSION}\n`)
@@ -295,4 +295,71 @@ test('a terminal gets no control characters, a pipe gets the text as it is', asy
   const [piped, shown] = [await run(false), await run(true)]
   assert.match(piped, /(?![\n\t])\p{Cc}/u)
   assert.equal(shown, withoutControls(piped))
+})
+
+/** @param {string[]} lines @param {string[]} [args] */
+function chat(lines, args = []) {
+  const input = lines.map((line) => `${line}\n`).join('')
+  const folder = join(temporaryFolder(), 'chats')
+  const common = ['chat', '--model', model, '--sessions', folder, '--max-tokens', '4']
+  return bimamba([...common, '--seed', '3', '--temperature', '0', ...args], { input })
+}
+
+test('chat: a reply to each line; save, undo, again, fork and back', () => {
+  const plain = chat(['hello', 'and?'])
+  assert.deepEqual([plain.status, plain.stderr], [0, ''])
+  assert.ok(plain.stdout.endsWith('\n') && plain.stdout.length > 2)
+  const first = chat(['hello'])
+  assert.ok(plain.stdout.startsWith(first.stdout))
+  const told = chat([
+    'hello',
+    '/save one',
+    '/fork',
+    'what?',
+    '/back',
+    '/undo',
+    'hello',
+    'and?',
+    '/list',
+  ])
+  assert.equal(told.status, 0)
+  assert.match(
+    told.stderr,
+    /saved as one: \d+ tokens\nin fork 1; \/back returns\nback where the fork was\ntaken back: hello\n {2}20[-\d]+ [\d:]+ .* MB {2}one\n$/,
+  )
+  // After all that the chat goes on as one that was never left.
+  assert.ok(told.stdout.endsWith(plain.stdout))
+  const loaded = chat(['and?'], ['--load', 'one'])
+  assert.equal(first.stdout + loaded.stdout, plain.stdout)
+  assert.equal(chat(['hello', '/again']).stdout, first.stdout + first.stdout)
+})
+
+test('chat: a system text, a new beginning, and mistakes that are told', () => {
+  const system = chat(['hello', '/reset', 'hello'], ['--system', 'Be kind.'])
+  const half = system.stdout.length / 2
+  assert.equal(system.stdout.slice(0, half), system.stdout.slice(half))
+  const { stderr, status } = chat([
+    '/sav one',
+    '/save',
+    '/load none',
+    '/back',
+    '/undo',
+    '/help',
+    '/quit',
+    'x',
+  ])
+  assert.equal(status, 0)
+  for (const part of [
+    'no command /sav, did you mean /save?',
+    'want /save NAME',
+    'no session is kept as "none"',
+    'in no fork',
+    'there is nothing to take back',
+    '/fork       try something',
+  ]) {
+    assert.ok(stderr.includes(part), `${part} in ${stderr}`)
+  }
+  fails(['chat', '--model', model, '--system', 'a', '--load', 'b'], 2, /--system and --load/)
+  fails(['chat', '--model', model, 'hello'], 2, /unexpected argument 'hello'/)
+  fails(['chat', '--model', model, '--load', 'never saved'], 1, /no session is kept/)
 })

@@ -87,6 +87,23 @@ for (const [name, tokenizer] of SHAPES) {
     assert.deepEqual(stream(table, [Number(first), Number(a)]), ['', '\ufffda', ''])
   })
 
+  test(`${name}: cut at any token the rest is what it would have been`, () => {
+    const bytes = [...byteIds('a é 中😀'), ...byteIds('\u0301')]
+    const ids = fc.array(fc.oneof(fc.constantFrom(...bytes), fc.nat({ max: size + 3 })), {
+      maxLength: 30,
+    })
+    fc.assert(
+      fc.property(ids, fc.nat(), (list, where) => {
+        const at = list.length === 0 ? 0 : where % (list.length + 1)
+        const whole = stream(table, list)
+        const rest = new Detokenizer(table, list.slice(0, at))
+        const pieces = [...list.slice(at).map((id) => rest.push(id)), rest.flush()]
+        assert.deepEqual(pieces, whole.slice(at))
+      }),
+      { numRuns: 3000 },
+    )
+  })
+
   test(`${name}: special tokens and unknown ids print nothing`, () => {
     const special = tokenizer.added_tokens.filter((token) => token.special).map(({ id }) => id)
     assert.equal(detokenize(table, [...special, size, size + 1, 2 ** 31]), '')
@@ -135,6 +152,35 @@ test('stop strings: the text ends before the first, however it is cut', () => {
       assert.ok(wanted.startsWith(out.join('')))
     }),
     { numRuns: 3000 },
+  )
+})
+
+test('stop strings: a text in two parts is as in one, where it ends in the second', () => {
+  const letters = fc.string({ unit: fc.constantFrom('a', 'b', 'c') })
+  const stop = fc.string({ unit: fc.constantFrom('a', 'b', 'c'), minLength: 1, maxLength: 4 })
+  const options = fc.record({
+    first: fc.array(letters, { maxLength: 5 }),
+    second: fc.array(letters),
+    stops: fc.array(stop, { maxLength: 3 }),
+    isFlushed: fc.boolean(),
+  })
+  fc.assert(
+    fc.property(options, ({ first, second, stops, isFlushed }) => {
+      const before = new StopMatcher(stops)
+      let out = first.map((piece) => before.push(piece)).join('')
+      fc.pre(!before.stopped)
+      if (isFlushed) out += before.flush()
+      const text = first.join('')
+      const after = new StopMatcher(stops, { text, given: text.length - before.heldLength })
+      assert.equal(before.heldLength, text.length - out.length)
+      for (const piece of ['', ...second]) out += after.push(piece)
+      out += after.flush()
+      const whole = matched(stops, [...first, ...second])
+      assert.equal(after.stopped, whole.stopped)
+      // What was given out cannot be taken back; without that it is the same text.
+      assert.equal(out, isFlushed && whole.text.length < text.length ? text : whole.text)
+    }),
+    { numRuns: 4000 },
   )
 })
 
