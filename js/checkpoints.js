@@ -2,25 +2,27 @@
  * States along a text, from which any earlier place is reached by reading at most `spacing` tokens again.
  *
  * Owns which positions are kept, within an amount of memory. Knows nothing about what is in a state.
- * The idea: one every 64 tokens, until they take more memory than they may; then every second one goes, and the spacing doubles. So the
+ * The idea: one every 64 tokens (128, where few have room), until they take more memory than they may; then every second one goes, and the spacing doubles. So the
  * spacing grows with the length of the text, as it must when the memory does not. A state is never changed, so that forks share them.
  */
 
 /** @typedef {{ position: number, state: Uint8Array }} Checkpoint */
 
-const FIRST_SPACING = 64
+/** @param {number} capacity @returns {number} tokens between the first ones: a large state takes long to copy */
+const firstSpacing = (capacity) => (capacity < 16 ? 128 : 64)
 
 export class Checkpoints {
   #capacity
   /** @type {Checkpoint[]} by rising position, all multiples of the spacing */
   #list = []
-  #spacing = FIRST_SPACING
+  #spacing
   /** @type {Checkpoint | null} kept beside the others, at any position */
   #pinned = null
 
   /** @param {number} capacity how many states may be kept at the same time */
   constructor(capacity) {
     this.#capacity = capacity
+    this.#spacing = firstSpacing(capacity)
   }
 
   /** @returns {Checkpoints} the same states; what is added to one is not in the other */
@@ -74,7 +76,7 @@ export class Checkpoints {
   /** Forgets what is behind a position. @param {number} position */
   truncate(position) {
     this.#list = this.#list.filter((checkpoint) => checkpoint.position <= position)
-    if (this.#list.length === 0) this.#spacing = FIRST_SPACING
+    if (this.#list.length === 0) this.#spacing = firstSpacing(this.#capacity)
     if (this.#pinned && this.#pinned.position > position) this.#pinned = null
   }
 }

@@ -71,6 +71,46 @@ export class CoreSession {
    */
   append(ids) {
     const handle = this.#open()
+    this.#checkChunk(ids)
+    this.#core.stageIds(ids)
+    this.#core.compute(ids.length, () => this.#core.check('session_append', handle, ids.length))
+    this.#lastCount = ids.length
+  }
+
+  /**
+   * As `append`, layer by layer: in between something else can be done, but not with this session. Whoever gives it up in the middle
+   * must reset the session or let it adopt a state.
+   *
+   * @param {ArrayLike<number>} ids 1 to maxChunk of them
+   * @returns {Generator<void, void, void>}
+   * @throws {BmError} `argument` (the session is unchanged), `numeric` (reset the session)
+   */
+  *appendByLayers(ids) {
+    this.#open()
+    this.#checkChunk(ids)
+    const core = this.#core
+    const finish = core.steps.length - 1
+    const run = (
+      /** @type {number} */ first,
+      /** @type {number} */ last,
+      /** @type {number} */ layer,
+    ) => {
+      // Others may have used the buffer in between.
+      core.stageIds(ids)
+      core.compute(ids.length, () => {
+        for (let step = first; step <= last; step++) this.step(step, layer, ids.length)
+      })
+    }
+    run(0, 0, 0)
+    for (let layer = 0; layer < this.#parts - 2; layer++) {
+      run(1, finish - 1, layer)
+      yield
+    }
+    run(finish, finish, 0)
+  }
+
+  /** @param {ArrayLike<number>} ids */
+  #checkChunk(ids) {
     if (!(ids.length >= 1 && ids.length <= this.maxChunk)) {
       throw new BmError(
         'argument',
@@ -80,9 +120,6 @@ export class CoreSession {
     for (let i = 0; i < ids.length; i++) {
       checkInteger(`token id ${i}`, ids[i], 0, this.vocabSize - 1)
     }
-    this.#core.stageIds(ids)
-    this.#core.compute(ids.length, () => this.#core.check('session_append', handle, ids.length))
-    this.#lastCount = ids.length
   }
 
   /** Tokens have been appended by a call that took several sessions. @param {number} count */

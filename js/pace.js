@@ -1,8 +1,8 @@
 /**
  * How long to compute before the event loop has a turn.
  *
- * Owns the two times an abort needs to be seen soon: how many tokens are appended at once, and how often messages can arrive. How a
- * prompt is cut changes no result.
+ * Owns the two things that let an abort be seen soon: how many tokens go through a layer at once, and how often messages can arrive. How
+ * a prompt is cut changes no result.
  */
 
 import { breathe } from './platform.js'
@@ -12,24 +12,35 @@ const PACE_MS = 50
 /** Tokens that one step of the prefill kernels takes together: fewer would cost as much as so many. */
 const CHUNK_STEP = 16
 
-/** How many tokens to append at once, from what the last ones cost: an abort is to be seen soon with a large model too. */
+/** For one prompt or text: chunks of a size that lets one layer take no longer than the pace. */
 export class Pace {
   #most
   #since = performance.now()
 
-  /** @param {number} most tokens */
+  /** @param {number} most tokens of a chunk */
   constructor(most) {
     this.#most = most
+    /** How many tokens to append next. */
     this.chunk = Math.min(CHUNK_STEP, most)
   }
 
-  /** @param {number} tokens @param {() => void} append */
-  time(tokens, append) {
-    this.#since = performance.now()
-    append()
-    // A shorter chunk, cut for another reason, says little about a whole one.
-    if (tokens < CHUNK_STEP && tokens < this.chunk) return
-    const steps = ((PACE_MS / (performance.now() - this.#since)) * tokens) / CHUNK_STEP
+  /**
+   * Appends a chunk, with turns between its layers.
+   * @param {import('./core-session.js').CoreSession} session
+   * @param {ArrayLike<number>} ids
+   * @param {AbortSignal} [signal]
+   */
+  async append(session, ids, signal) {
+    let longest = 0
+    let began = performance.now()
+    for (const _ of session.appendByLayers(ids)) {
+      longest = Math.max(longest, performance.now() - began)
+      if (this.isOver()) await turn(signal)
+      began = performance.now()
+    }
+    // A short chunk, cut for another reason, says little about a whole one.
+    if (ids.length < this.chunk) return
+    const steps = ((PACE_MS / Math.max(longest, 1e-3)) * ids.length) / CHUNK_STEP
     this.chunk = Math.min(this.#most, CHUNK_STEP * Math.max(1, Math.floor(steps)))
   }
 

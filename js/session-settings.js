@@ -20,7 +20,8 @@ import { checkGenerate, checkIds, checkNames, checkNumber, drawSeed } from './se
  * @typedef {object} CreateSessionOptions
  * @property {number} [seed]             where the random numbers begin, an integer; default: drawn
  * @property {number} [checkpointBytes]  most memory for states along the text, from which a rewind or an edit goes on; 0: none, and they read all
- *                                       from the beginning. There is one every 64 tokens, or so many times two of them that all fit. Default 256 MiB
+ *                                       from the beginning. There is one every 64 tokens, 128, 256 or so on, as all
+ *                                       fit. Default 256 MiB
  */
 
 const CHECKPOINT_BYTES = 2 ** 28

@@ -145,7 +145,7 @@ export class Timeline {
       const end = Math.min(start + pace.chunk, this.#checkpoints.nextAfter(start))
       const chunk = this.#ids.slice(start, end)
       try {
-        pace.time(chunk.length, () => session.append(chunk))
+        await pace.append(session, chunk, signal)
       } catch (error) {
         this.#isStale = true
         throw error

@@ -1,7 +1,7 @@
 /**
  * The pace of the work: an abort is seen soon, with a slow model and with a quick one, and how a prompt is cut changes nothing.
  *
- * The slow model is a real one whose every append waits as a large one would.
+ * The slow model is a real one whose every layer waits as a large one would.
  */
 
 import assert from 'node:assert/strict'
@@ -31,13 +31,24 @@ before(async () => {
 function slowSession(msPerToken) {
   const session = model.createSession()
   const append = session.append.bind(session)
+  const appendByLayers = session.appendByLayers.bind(session)
   /** @type {number[]} */
   const chunks = []
-  session.append = (/** @type {ArrayLike<number>} */ ids) => {
-    const end = performance.now() + msPerToken * ids.length
-    append(ids)
-    chunks.push(ids.length)
+  const wait = (/** @type {number} */ ms) => {
+    const end = performance.now() + ms
     while (performance.now() < end);
+  }
+  session.append = (/** @type {ArrayLike<number>} */ ids) => {
+    append(ids)
+    wait(msPerToken * ids.length)
+    chunks.push(ids.length)
+  }
+  session.appendByLayers = function* (/** @type {ArrayLike<number>} */ ids) {
+    chunks.push(ids.length)
+    for (const _ of appendByLayers(ids)) {
+      wait((msPerToken * ids.length) / model.config.n_layer)
+      yield
+    }
   }
   return { session, chunks }
 }
@@ -77,14 +88,14 @@ async function scored(session, signal) {
 }
 
 for (const [name, run] of Object.entries({ generated, scored })) {
-  test(`${name}: an abort in a slow prompt is seen within some chunks of 16`, async () => {
-    const { session, chunks } = slowSession(8)
+  test(`${name}: an abort in a slow prompt is seen within a layer of 16 tokens`, async () => {
+    const { session, chunks } = slowSession(20)
     const controller = new AbortController()
     setTimeout(() => controller.abort(), 200)
     const began = performance.now()
     await assert.rejects(run(session, controller.signal), { name: 'AbortError' })
-    // A chunk takes 128 ms; the whole prompt would take 3200.
-    assert(performance.now() - began < 1500, `${performance.now() - began} ms`)
+    // A layer takes 160 ms, a chunk 320; the whole prompt would take 8000.
+    assert(performance.now() - began < 900, `${performance.now() - began} ms`)
     assert(
       chunks.every((length) => length === 16),
       chunks.join(),
@@ -93,7 +104,7 @@ for (const [name, run] of Object.entries({ generated, scored })) {
 
   test(`${name}: a quick prompt is taken in chunks as large as they come, with the same result`, async () => {
     const quick = slowSession(0)
-    const middling = slowSession(1.4)
+    const middling = slowSession(2.5)
     const want = await run(quick.session)
     assert.deepEqual(await run(middling.session), want)
     assert.equal(Math.max(...quick.chunks), 64)
