@@ -41,6 +41,16 @@ const SEEDS = 2 ** 53
  * @property {import('./generate.js').Alternative[]} top  the likeliest ids in its place, as many as `logprobs` asks for
  */
 
+// What the classes below let the rest of this file do with them.
+/** @type {(snapshot: Snapshot, engine: AnyEngine) => number} its number there */
+let snapshotIn
+/** @type {(session: Session, engine: AnyEngine) => number} its number there */
+let sessionIn
+/** @type {(session: Session, position: number) => void} a generation has brought it there */
+let moveTo
+/** @type {(session: Session, stats: Stats) => void} a generation has ended */
+let endWith
+
 /** The state of a session at some moment, in the engine's memory. Any session of the same model can be restored to it, any number of times. */
 export class Snapshot {
   #engine
@@ -54,10 +64,11 @@ export class Snapshot {
     this.position = position
   }
 
-  /** Of this snapshot in its engine. @param {AnyEngine} engine @returns {number} */
-  idIn(engine) {
-    if (engine === this.#engine) return this.#id
-    throw new BmError('argument', 'the snapshot is of another model')
+  static {
+    snapshotIn = (snapshot, engine) => {
+      if (engine === snapshot.#engine) return snapshot.#id
+      throw new BmError('argument', 'the snapshot is of another model')
+    }
   }
 
   /** Frees its memory. Idempotent; closing the model frees it, too. */
@@ -196,7 +207,7 @@ export class Session {
     const settings = checkSessionGenerate(options, this.#owner.vocabSize)
     options.signal?.throwIfAborted()
     const { engine } = this.#owner
-    const pieces = engine.replyInSession(this.idIn(engine), content, settings, options.signal)
+    const pieces = engine.replyInSession(sessionIn(this, engine), content, settings, options.signal)
     const stats = yield* mapped(following(engine, [this], pieces), ({ text }) => text || null)
     return /** @type {Stats} */ (stats[0])
   }
@@ -239,7 +250,7 @@ export class Session {
     if (!(snapshot instanceof Snapshot)) {
       throw new BmError('argument', 'restore: want a Snapshot; saved bytes go to model.loadSession')
     }
-    await this.#act('restore', [snapshot.idIn(this.#owner.engine)])
+    await this.#act('restore', [snapshotIn(snapshot, this.#owner.engine)])
   }
 
   /**
@@ -335,20 +346,18 @@ export class Session {
     await this.close()
   }
 
-  /** Of this session in its engine. @param {AnyEngine} engine @returns {number} */
-  idIn(engine) {
-    if (engine === this.#owner.engine) return this.#id
-    throw new BmError('argument', 'the session is of another model')
-  }
-
-  /** A generation has brought it there. @param {number} position */
-  movedTo(position) {
-    this.#position = position
-  }
-
-  /** @param {Stats} stats of a generation that has ended */
-  ended(stats) {
-    this.#stats = stats
+  static {
+    sessionIn = (session, engine) => {
+      if (session.#closed) throw new BmError('closed', 'the session was closed')
+      if (engine === session.#owner.engine) return session.#id
+      throw new BmError('argument', 'the session is of another model')
+    }
+    moveTo = (session, position) => {
+      session.#position = position
+    }
+    endWith = (session, stats) => {
+      session.#stats = stats
+    }
   }
 
   /** @param {SessionGenerateOptions} options @param {number | null} [logprobs] */
@@ -386,7 +395,7 @@ export class Session {
  */
 export async function* continueSessions(engine, sessions, settings, signal) {
   signal?.throwIfAborted()
-  const ids = sessions.map((session) => session.idIn(engine))
+  const ids = sessions.map((session) => sessionIn(session, engine))
   return yield* following(engine, sessions, engine.continueSessions(ids, settings, signal))
 }
 
@@ -403,7 +412,7 @@ async function* following(engine, sessions, pieces) {
     for (;;) {
       const { done, value } = await pieces.next()
       if (done) return value
-      sessions[value.lane]?.movedTo(value.position)
+      moveTo(/** @type {Session} */ (sessions[value.lane]), value.position)
       yield value
     }
   } finally {
@@ -411,8 +420,8 @@ async function* following(engine, sessions, pieces) {
     for (const [i, session] of sessions.entries()) {
       const stats = engine.laneStats[i]
       if (!stats) continue
-      session.ended(stats)
-      if (stats.promptTokens > 0) session.movedTo(stats.promptTokens + stats.tokens)
+      endWith(session, stats)
+      if (stats.promptTokens > 0) moveTo(session, stats.promptTokens + stats.tokens)
     }
   }
 }
