@@ -72,7 +72,7 @@ export class ChatTemplate {
     this.#names = names
     /** Texts that end a reply. @type {readonly string[]} */
     this.stops = renderer === PLAIN ? ['\nUser:'] : []
-    /** Whether the text has to begin with BOS, as any text of the model. */
+    /** Whether the text has to begin with BOS, as all texts of the model do. */
     this.isPlain = renderer === PLAIN
   }
 

@@ -28,7 +28,7 @@ const MODULES = ['', '-relaxed', '-threads', '-threads-relaxed'].map(
 const NEEDED = [
   /^(package\.json|README\.md|LICENSE)$/,
   /^js\/([a-z]+\/)?[a-z0-9-]+\.(js|wgsl)$/,
-  /^dist\/(bimamba(-threads)?(-relaxed)?\.wasm|tokenizers\.mjs|tokenizers\.LICENSE)$/,
+  /^dist\/(bimamba(-threads)?(-relaxed)?\.wasm|(tokenizers|jinja)\.(mjs|LICENSE))$/,
   /^dist\/types\/([a-z]+\/)?[a-z0-9-]+\.d\.ts$/,
   /^models\/(?!training)[a-z0-9-]+\/([a-z0-9-]+\.safetensors|LICENSE|NOTICE|README\.md|curves\.svg)$/,
 ]
