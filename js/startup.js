@@ -200,11 +200,12 @@ class Startup {
   #begin(core, model, header) {
     const { precision, state, threads, threadUrl, prompt } = this.#options
     this.#model = model
-    this.#session = model.createSession({ precision, state })
     this.#team = core.startTeam(
       core.isShared ? threadsFor(threads, header.fileBytes) : 1,
       threadUrl,
     )
+    // A session shares its work with the team that there is when it is made.
+    this.#session = model.createSession({ precision, state })
     if (!header.hasTokenizer) this.#giveTokenizer(null)
     this.#tokenizer = this.#makeTokenizer(header)
     if (prompt !== undefined) {

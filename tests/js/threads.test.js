@@ -9,6 +9,7 @@ import { after, before, describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { Core } from '../../js/core.js'
+import { CoreModel } from '../../js/core-model.js'
 import { BiMamba } from '../../js/index.js'
 import { sameBits } from './support/divergence.js'
 import { logitsOfParts, openPacked } from './support/packed-engine.js'
@@ -199,5 +200,29 @@ test('threads end with the model: the process ends by itself, closed or not', as
       const { stdout } = await run(process.execPath, args, { timeout: 30000 })
       assert.equal(stdout.trim(), '20', `inline ${inline}, ${close || 'not closed'}`)
     }
+  }
+})
+
+test('a loaded model works with the threads that it has started', async () => {
+  const { startTeam } = Core.prototype
+  const { createSession } = CoreModel.prototype
+  /** @type {string[]} */
+  const calls = []
+  Core.prototype.startTeam = function (...args) {
+    calls.push(`team of ${args[0]}`)
+    return startTeam.apply(this, args)
+  }
+  CoreModel.prototype.createSession = function (...args) {
+    calls.push('session')
+    return createSession.apply(this, args)
+  }
+  try {
+    const model = await BiMamba.load(path, { inline: true, threads: 3 })
+    // A session that is made before has no team, and nothing else would tell.
+    assert.deepEqual(calls, ['team of 3', 'session'])
+    await model.close()
+  } finally {
+    Object.assign(Core.prototype, { startTeam })
+    Object.assign(CoreModel.prototype, { createSession })
   }
 })
