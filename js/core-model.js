@@ -13,12 +13,11 @@ import { BmError } from './errors.js'
 /** @typedef {import('./core.js').HeadType} HeadType */
 /** @typedef {import('./core.js').Precision} Precision */
 /** @typedef {import('./core.js').StateType} StateType */
-/** @typedef {import('./core.js').StoredType} StoredType */
 /** @typedef {import('./format.js').ModelConfig} ModelConfig */
 
 /** enum bm_precision of src/bm.h. */
 const PRECISIONS = /** @type {const} */ (['fast', 'high', 'exact'])
-/** Of enum bm_dtype in src/bm.h. @type {Record<StoredType, number>} */
+/** Of enum bm_dtype in src/bm.h. @type {Record<import('./core.js').StoredType, number>} */
 export const STATE_DTYPES = { i8: 1, f32: 3, i16: 4 }
 /** Most tokens of one append; the C side says the same. */
 const MAX_CHUNK = 1024
@@ -100,7 +99,7 @@ export class CoreModel {
     const onClose = (/** @type {CoreSession} */ session) => void this.#sessions.delete(session)
     const { vocab_size: vocabSize } = this.config
     const { parts } = this
-    const stateBytes = this.stateBytes(state)
+    const stateBytes = this.#core.stateBytes(this.config, state)
     const session = new CoreSession(this.#core, {
       handle,
       vocabSize,
@@ -111,48 +110,6 @@ export class CoreModel {
     })
     this.#sessions.add(session)
     return session
-  }
-
-  /** @param {StoredType} type @returns {number} bytes of a state's block */
-  stateBytes(type) {
-    this.#core.checkConfig(this.config)
-    return this.#core.call('state_bytes', STATE_DTYPES[type])
-  }
-
-  /** @param {StoredType} type @returns {import('./core.js').StateTensor[]} what is where in a state's block */
-  stateTensors(type) {
-    return this.#core.stateTensors(this.config, type)
-  }
-
-  /**
-   * @param {Uint8Array} block a state of the type `from`
-   * @param {StoredType} from
-   * @param {StoredType} to
-   * @returns {Uint8Array} the same state in the other type; from i16 to f32 is exact
-   * @throws {BmError} `memory`
-   */
-  convertState(block, from, to) {
-    const bytes = this.stateBytes(to)
-    if (block.length !== this.stateBytes(from)) {
-      throw new BmError(
-        'argument',
-        `a state of ${block.length} bytes, want ${this.stateBytes(from)}`,
-      )
-    }
-    const core = this.#core
-    const source = core.pointer('state_create', STATE_DTYPES[from])
-    try {
-      core.writeBytes(source, block)
-      const target = core.pointer('state_create', STATE_DTYPES[to])
-      try {
-        core.check('state_convert', STATE_DTYPES[from], source, STATE_DTYPES[to], target)
-        return core.copyBytes(target, bytes)
-      } finally {
-        core.call('state_free', target)
-      }
-    } finally {
-      core.call('state_free', source)
-    }
   }
 
   /**

@@ -8,7 +8,7 @@ import { checkInteger, MAX_U32 } from './check-integer.js'
 import { BmError } from './errors.js'
 
 /** @typedef {import('./core.js').Core} Core */
-/** @typedef {import('./core-session.js').CoreSession} CoreSession */
+/** @typedef {import('./core-logits.js').CoreLogits} CoreLogits */
 /** @typedef {import('./core.js').Sampling} Sampling */
 
 /** What changes no logit. @type {Sampling} */
@@ -70,7 +70,7 @@ export class CoreSampler {
 
   /**
    * @param {Core} core
-   * @param {CoreSession} session
+   * @param {CoreLogits} session
    * @param {Partial<Sampling>} sampling what is left out changes nothing
    */
   constructor(core, session, sampling) {

@@ -6,18 +6,15 @@
  */
 
 import { checkInteger } from './check-integer.js'
+import { CoreLogits } from './core-logits.js'
 import { CorePrompt } from './core-prompt.js'
-import { CoreSampler } from './core-sampler.js'
 import { BmError } from './errors.js'
 
 /** @typedef {import('./core.js').Core} Core */
 /** @typedef {import('./core.js').Sampling} Sampling */
 
-/** BM_MAX_TOP of src/bm.h. */
-const MOST_TOP = 64
-
 /** One timeline over a model: a recurrent state, a position, the logits of the last tokens. */
-export class CoreSession {
+export class CoreSession extends CoreLogits {
   #core
   #handle
   #onClose
@@ -38,11 +35,11 @@ export class CoreSession {
    * @param {(session: CoreSession) => void} parts.onClose
    */
   constructor(core, { handle, vocabSize, parts, maxChunk, stateBytes, onClose }) {
+    super(core, vocabSize)
     this.#core = core
     this.#handle = handle
     this.#onClose = onClose
     this.#parts = parts
-    this.vocabSize = vocabSize
     this.maxChunk = maxChunk
     /** Of the block that `state` copies. */
     this.stateBytes = stateBytes
@@ -71,7 +68,7 @@ export class CoreSession {
    */
   append(ids) {
     const handle = this.#open()
-    this.#checkChunk(ids)
+    this.checkChunk(ids, this.maxChunk)
     this.#core.stageIds(ids)
     this.#core.compute(ids.length, () => this.#core.check('session_append', handle, ids.length))
     this.#lastCount = ids.length
@@ -87,7 +84,7 @@ export class CoreSession {
    */
   *appendByLayers(ids) {
     this.#open()
-    this.#checkChunk(ids)
+    this.checkChunk(ids, this.maxChunk)
     const core = this.#core
     const finish = core.steps.length - 1
     const run = (
@@ -107,19 +104,6 @@ export class CoreSession {
       yield
     }
     run(finish, finish, 0)
-  }
-
-  /** @param {ArrayLike<number>} ids */
-  #checkChunk(ids) {
-    if (!(ids.length >= 1 && ids.length <= this.maxChunk)) {
-      throw new BmError(
-        'argument',
-        `${ids.length} tokens in one append, want 1 to ${this.maxChunk}`,
-      )
-    }
-    for (let i = 0; i < ids.length; i++) {
-      checkInteger(`token id ${i}`, ids[i], 0, this.vocabSize - 1)
-    }
   }
 
   /** Tokens have been appended by a call that took several sessions. @param {number} count */
@@ -182,61 +166,16 @@ export class CoreSession {
     this.#lastCount = count
   }
 
-  /**
-   * @param {number} [index] token of the last append; negative counts from its end; default: its last token
-   * @returns {Float32Array} [vocab_size], a copy
-   * @throws {BmError} `argument`: there is no such token; `numeric`
-   */
-  logits(index = -1) {
-    return this.#core.copyFloats(this.logitsPointer(index), this.vocabSize)
-  }
-
-  /**
-   * @param {number} index as for `logits`
-   * @param {number} id
-   * @returns {number} log p(id), natural logarithm
-   */
-  logprob(index, id) {
-    checkInteger('token id', id, 0, this.vocabSize - 1)
-    return this.#core.call('log_softmax', this.logitsPointer(index), this.vocabSize, id)
-  }
-
-  /**
-   * @param {number} index as for `logits`
-   * @param {number} count 0 to 64
-   * @returns {{ id: number, logprob: number }[]} the likeliest ids after it, falling, ties to the lowest id
-   */
-  topLogprobs(index, count) {
-    checkInteger('count', count, 0, MOST_TOP)
-    const core = this.#core
-    const found = core.call('top_logprobs', this.logitsPointer(index), this.vocabSize, count)
-    const logprobs = core.stagedValues(found)
-    const ids = core.stagedIds(found, 8 * MOST_TOP)
-    return Array.from(ids, (id, i) => ({ id, logprob: Number(logprobs[i]) }))
-  }
+  /** Here logits are computed when they are asked for. @param {number} [_index] */
+  async prepareLogits(_index) {}
 
   /**
    * Computes the logits where the engine keeps them; any further call may overwrite them.
-   * @param {number} index as for `logits`
+   * @param {number} index token of the last append; negative counts from its end
    */
   logitsPointer(index) {
-    const at = index < 0 ? this.#lastCount + index : index
-    if (!(Number.isInteger(at) && at >= 0 && at < this.#lastCount)) {
-      throw new BmError(
-        'argument',
-        `logits of token ${index}: the last append had ${this.#lastCount}`,
-      )
-    }
+    const at = this.placeInChunk(index, this.#lastCount)
     return this.#core.pointer('session_logits', this.#open(), at)
-  }
-
-  /**
-   * @param {Partial<Sampling>} sampling what is left out changes nothing
-   * @returns {CoreSampler}
-   * @throws {BmError} `argument`, `memory`
-   */
-  createSampler(sampling) {
-    return new CoreSampler(this.#core, this, sampling)
   }
 
   #open() {

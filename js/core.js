@@ -343,6 +343,40 @@ export class Core {
     })
   }
 
+  /** @param {ModelConfig} config @param {StoredType} type @returns {number} bytes of a state's block */
+  stateBytes(config, type) {
+    this.checkConfig(config)
+    return this.call('state_bytes', STATE_DTYPES[type])
+  }
+
+  /**
+   * @param {ModelConfig} config
+   * @param {Uint8Array} block a state of the type `from`
+   * @param {StoredType} from
+   * @param {StoredType} to
+   * @returns {Uint8Array} the same state in the other type; from i16 to f32 is exact
+   * @throws {BmError} `argument`, `memory`
+   */
+  convertState(config, block, from, to) {
+    const [size, bytes] = [this.stateBytes(config, from), this.stateBytes(config, to)]
+    if (block.length !== size) {
+      throw new BmError('argument', `a state of ${block.length} bytes, want ${size}`)
+    }
+    const source = this.pointer('block_create', size)
+    try {
+      this.writeBytes(source, block)
+      const target = this.pointer('block_create', bytes)
+      try {
+        this.check('state_convert', STATE_DTYPES[from], source, STATE_DTYPES[to], target)
+        return this.copyBytes(target, bytes)
+      } finally {
+        this.call('block_free', target)
+      }
+    } finally {
+      this.call('block_free', source)
+    }
+  }
+
   #selectedTensor() {
     return {
       name: this.#string(this.call('tensor_name')),

@@ -24,6 +24,7 @@ import { Timeline } from './timeline.js'
  * @property {'fast' | 'high' | 'exact'} precision
  * @property {'f32' | 'i16'} state
  * @property {'file' | 'int4'} head
+ * @property {'wasm' | 'webgpu' | 'auto'} device
  * @property {number | 'auto'} threads
  * @property {string} [variant]
  * @property {string} [wasmUrl] absolute
@@ -42,6 +43,8 @@ import { Timeline } from './timeline.js'
  * @property {'fast' | 'high' | 'exact'} precision
  * @property {'f32' | 'i16'} state
  * @property {'int8' | 'int4' | 'f16' | 'f32'} head  the type of the weights that give the logits
+ * @property {'wasm' | 'webgpu'} device  that computes
+ * @property {string | null} deviceNote  why not the GPU, where `device: 'auto'` has looked for one
  * @property {string} variant      the kernel family: as asked for, or the quickest here. No result depends on it
  * @property {'plain' | 'relaxed'} simd  of the module: 'relaxed' where the JavaScript engine has relaxed SIMD. No result depends on it
  * @property {number} threads      that were started; how many of them work is found by what tokens cost
@@ -76,6 +79,7 @@ export class Engine {
   #sessions
   #header
   #options
+  #deviceNote
   #tokenizer
   #table
   #cache
@@ -91,15 +95,16 @@ export class Engine {
   /**
    * @param {object} parts
    * @param {import('./core.js').Core} parts.core
-   * @param {import('./core-model.js').CoreModel} parts.model
-   * @param {import('./core-session.js').CoreSession} parts.session
+   * @param {import('./generate.js').AnyModel} parts.model
+   * @param {import('./timeline.js').AnySession} parts.session
    * @param {PackedHeader} parts.header
    * @param {Tokenizer | null} parts.tokenizer
    * @param {EngineOptions} parts.options
+   * @param {string | null} [parts.deviceNote]
    * @param {import('./download.js').CacheReport | null} parts.cache
    * @param {Uint32Array | null} parts.readIds  what the session has read already
    */
-  constructor({ core, model, session, header, tokenizer, options, cache, readIds }) {
+  constructor({ core, model, session, header, tokenizer, options, deviceNote, cache, readIds }) {
     this.#core = core
     this.#model = model
     this.#timeline = new Timeline(session, { seed: 0, checkpointBytes: 0 })
@@ -107,9 +112,17 @@ export class Engine {
     this.#tokenizer = tokenizer
     this.#table = tokenizer && new TokenBytes(tokenizer.file)
     this.#options = options
+    this.#deviceNote = deviceNote ?? null
     this.#cache = cache
     this.#readIds = readIds
-    this.#sessions = new SessionHost({ model, header, tokenizer, table: this.#table, options })
+    this.#sessions = new SessionHost({
+      core,
+      model,
+      header,
+      tokenizer,
+      table: this.#table,
+      options,
+    })
   }
 
   /** @returns {Description} */
@@ -126,8 +139,11 @@ export class Engine {
       source,
       licence,
     } = this.#header
-    const { precision, state } = this.#options
+    const { state } = this.#options
     const { variant, head } = this.#model
+    const isGpu = variant === 'webgpu'
+    // The GPU computes in f32 throughout.
+    const precision = isGpu ? 'exact' : this.#options.precision
     const { memoryBytes, simd, threads } = this.#core
     const file = {
       identity,
@@ -148,6 +164,8 @@ export class Engine {
         precision,
         state,
         head,
+        device: isGpu ? 'webgpu' : 'wasm',
+        deviceNote: this.#deviceNote,
         variant,
         simd,
         threads,

@@ -12,6 +12,7 @@
  * - `closed`       the model was closed
  * - `config`       a model configuration is outside the stated limits
  * - `format`       the bytes are not a packed model, or break a rule of models/FORMAT.md
+ * - `gpu`          the GPU was lost, or refused what was asked of it
  * - `integrity`    bytes arrived, but their SHA-256 is not the one the header names
  * - `internal`     a mistake of ours: an engine trap, a lost worker
  * - `io`           a local file cannot be read or written
@@ -23,7 +24,7 @@
  * - `tokenizer`    the tokenizer is missing, invalid or of an unsupported kind
  * - `unsupported`  this JavaScript engine, or the format to write, lacks something needed (the message names it)
  *
- * @typedef {'argument'|'busy'|'checkpoint'|'closed'|'config'|'format'|'integrity'|'internal'|'io'
+ * @typedef {'argument'|'busy'|'checkpoint'|'closed'|'config'|'format'|'gpu'|'integrity'|'internal'|'io'
  *   |'memory'|'mismatch'|'network'|'numeric'|'storage'|'tokenizer'|'unsupported'} BmErrorCode
  */
 

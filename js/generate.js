@@ -11,8 +11,8 @@
 import { Pace, turn } from './pace.js'
 import { TextStream } from './text-stream.js'
 
-/** @typedef {import('./core-model.js').CoreModel} CoreModel */
-/** @typedef {import('./core-session.js').CoreSession} CoreSession */
+/** What holds the weights, in WebAssembly or on the GPU. @typedef {import('./core-model.js').CoreModel | import('./gpu/gpu-model.js').GpuModel} AnyModel */
+/** @typedef {import('./timeline.js').AnySession} AnySession */
 /** @typedef {import('./detokenizer.js').TokenBytes} TokenBytes */
 /** @typedef {import('./settings.js').Settings} Settings */
 /** @typedef {import('./timeline.js').Timeline} Timeline */
@@ -57,7 +57,7 @@ export function newStats(seed) {
 
 /**
  * @typedef {object} GenerateJob
- * @property {CoreModel} model           of all timelines
+ * @property {AnyModel} model            of all timelines
  * @property {readonly Lane[]} lanes     all different; they step together, and the weights are read once for all
  * @property {readonly number[]} eosIds
  * @property {TokenBytes | null} table   null: a model without a tokenizer; all texts are empty
@@ -191,21 +191,29 @@ export async function* generate(job) {
 
 /**
  * Lets all timelines read their last token, and computes what follows each.
- * @param {CoreModel} model @param {Writer[]} writers @param {Pace} pace @param {AbortSignal} [signal]
+ * @param {AnyModel} model @param {Writer[]} writers @param {Pace} pace @param {AbortSignal} [signal]
  */
 async function step(model, writers, pace, signal) {
+  const together = /** @type {Together} */ (/** @type {unknown} */ (model))
   if (pace.isOver()) await turn(signal)
   signal?.throwIfAborted()
   const behind = writers.map(({ timeline }) => timeline).filter((one) => one.isBehindByOne)
   const sessions = behind.map(({ session }) => session)
   const ids = behind.map((timeline) => timeline.ids.at(timeline.position - 1))
   if (sessions.length === 1) sessions[0]?.append(ids)
-  else if (sessions.length > 1) model.appendEach(sessions, ids)
-  for (const timeline of behind) timeline.passed()
-  if (writers.length > 1) model.logitsEach(writers.map(({ timeline }) => timeline.session))
+  else if (sessions.length > 1) together.appendEach(sessions, ids)
+  for (const timeline of behind) await timeline.passed()
+  const all = writers.map(({ timeline }) => timeline.session)
+  if (all.length > 1) together.logitsEach(all)
+  for (const session of all) await session.prepareLogits()
 }
 
-/** @param {CoreSession} session @param {number} count @param {TokenBytes | null} table @returns {Alternative[]} what may come next, falling */
+/**
+ * What models of either kind do with several sessions; which are of the model's own kind.
+ * @typedef {{ appendEach: (sessions: AnySession[], ids: number[]) => void, logitsEach: (sessions: AnySession[]) => void }} Together
+ */
+
+/** @param {AnySession} session @param {number} count @param {TokenBytes | null} table @returns {Alternative[]} what may come next, falling */
 export function likeliest(session, count, table) {
   return session.topLogprobs(-1, count).map(({ id, logprob }) => {
     const text = new TextDecoder().decode(table?.of(id) ?? new Uint8Array(0))
@@ -237,8 +245,10 @@ export async function* evaluate({ timeline, vocabSize, logits, signal }) {
     : Number.POSITIVE_INFINITY
   const { session, ids } = timeline
   let start = session.position
+  const isAfter = start > 0 && start < ids.length
+  if (isAfter) await session.prepareLogits()
   /** @type {number | null} */
-  let logprob = start > 0 && start < ids.length ? session.logprob(-1, ids.at(start)) : null
+  let logprob = isAfter ? session.logprob(-1, ids.at(start)) : null
   const pace = new Pace(session.maxChunk)
   for await (const chunk of timeline.read(signal, pace)) {
     /** @type {Scored[]} */
@@ -246,13 +256,14 @@ export async function* evaluate({ timeline, vocabSize, logits, signal }) {
     for (const [i, id] of chunk.entries()) {
       // The head costs as much as some tokens of the prompt do.
       if (pace.isOver()) await turn(signal)
+      const next = start + i + 1
+      if (logits || next < ids.length) await session.prepareLogits(i)
       batch.push({
         position: start + i,
         id,
         logprob,
         ...(logits ? { logits: session.logits(i) } : {}),
       })
-      const next = start + i + 1
       logprob = next < ids.length ? session.logprob(i, ids.at(next)) : null
       if (batch.length < batchLength) continue
       yield batch

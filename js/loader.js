@@ -16,12 +16,14 @@ import { withName } from './file-header.js'
 /** @typedef {import('./format.js').PackedTensor} PackedTensor */
 /** @typedef {import('./core.js').Core} Core */
 /** @typedef {import('./core-model.js').CoreModel} CoreModel */
+/** @typedef {import('./gpu/gpu-model.js').GpuModel} GpuModel */
 
 /**
  * What happens on the way; each is called once, and an error thrown in it ends the load.
  *
+ * @template {CoreModel | GpuModel} M
  * @typedef {object} LoadEvents
- * @property {(model: CoreModel, header: PackedHeader) => void} [onModel]  the memory is there, no weight yet. When it throws, the caller ends what the
+ * @property {(model: M, header: PackedHeader) => void | Promise<void>} [onModel]  the memory is there, no weight yet. When it throws, the caller ends what the
  *   file does
  * @property {(json: string) => void} [onTokenizer]
  * @property {(part: number) => void} [onPart]  it is complete and sealed
@@ -30,16 +32,18 @@ import { withName } from './file-header.js'
 /**
  * @param {Core} core
  * @param {ModelFile} file  the caller closes it
+ * @template {CoreModel | GpuModel} [M=CoreModel]
  * @param {object} [options]
- * @param {((header: PackedHeader) => string | undefined) | undefined} [options.variantFor] the kernel family for a file; default: the standard one
+ * @param {((header: PackedHeader) => M | Promise<M>) | undefined} [options.modelFor] makes what takes the weights; default: a model of the core
  * @param {import('./core.js').HeadChoice | undefined} [options.head]
- * @param {LoadEvents} [events]
- * @returns {Promise<{ model: CoreModel, header: PackedHeader }>} the caller closes the model
+ * @param {LoadEvents<M>} [events]
+ * @returns {Promise<{ model: M, header: PackedHeader }>} the caller closes the model
  * @throws {BmError} `network`, `io`, `format`, `integrity`, `memory`, `config`, `storage`, `tokenizer`, `unsupported`
  */
-export async function loadModel(core, file, { variantFor, head } = {}, events = {}) {
+export async function loadModel(core, file, { modelFor, head } = {}, events = {}) {
   const header = await readModelHeader(core, file)
-  const model = core.createModel(header.config, { variant: variantFor?.(header), head })
+  const made = modelFor ? await modelFor(header) : core.createModel(header.config, { head })
+  const model = /** @type {M} */ (made)
   try {
     const writer = new TensorWriter(file.name, header, model, events)
     // A head that becomes int4 on its way must come in order.
@@ -49,7 +53,7 @@ export async function loadModel(core, file, { variantFor, head } = {}, events = 
     const reading = file.readChunks(header, take, { ordered })
     reading.catch(() => {}) // it is awaited below, unless onModel throws
     // While the first chunks are on their way.
-    events.onModel?.(model, header)
+    await events.onModel?.(model, header)
     await reading
     return { model, header }
   } catch (error) {
@@ -87,7 +91,7 @@ class TensorWriter {
   /** @type {Uint8Array<ArrayBuffer>} of the tokenizer */
   #tokenizer = new Uint8Array(0)
 
-  /** @param {string} name of the file @param {PackedHeader} header @param {CoreModel} model @param {LoadEvents} events */
+  /** @param {string} name of the file @param {PackedHeader} header @param {CoreModel | GpuModel} model @param {Pick<LoadEvents<CoreModel | GpuModel>, 'onTokenizer' | 'onPart'>} events */
   constructor(name, { tensors }, model, events) {
     this.#name = name
     this.#tensors = tensors

@@ -68,7 +68,7 @@ export class BiMamba {
    */
   static async load(source, options = {}) {
     const checked = checkLoad(options)
-    const { precision, state, head, threads, variant, inline, onProgress, signal } = checked
+    const { precision, state, head, device, threads, variant, inline, onProgress, signal } = checked
     const { wasmUrl, workerUrl, threadUrl, prompt, download } = checked
     const family = `${precision} ${wasmUrl ?? ''}`
     const known = variant ?? quickestFamilies.get(family)
@@ -76,6 +76,7 @@ export class BiMamba {
       precision,
       state,
       head,
+      device,
       threads,
       download,
       ...(known === undefined ? {} : { variant: known }),
@@ -94,7 +95,11 @@ export class BiMamba {
         })
     if (engine.describe().info.cache?.store) askToPersist()
     const model = new BiMamba(engine)
-    if (known === undefined && isWorthChoosing(model.info.fileBytes)) {
+    if (
+      known === undefined &&
+      isWorthChoosing(model.info.fileBytes) &&
+      model.info.device === 'wasm'
+    ) {
       quickestFamilies.set(family, model.info.variant)
     }
     return model

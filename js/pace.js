@@ -26,14 +26,14 @@ export class Pace {
 
   /**
    * Appends a chunk, with turns between its layers.
-   * @param {import('./core-session.js').CoreSession} session
+   * @param {import('./timeline.js').AnySession} session
    * @param {ArrayLike<number>} ids
    * @param {AbortSignal} [signal]
    */
   async append(session, ids, signal) {
     let longest = 0
     let began = performance.now()
-    for (const _ of session.appendByLayers(ids)) {
+    for await (const _ of session.appendByLayers(ids)) {
       longest = Math.max(longest, performance.now() - began)
       if (this.isOver()) await turn(signal)
       began = performance.now()

@@ -65,6 +65,25 @@ export function cacheFolder() {
   return joinPath(env.XDG_CACHE_HOME || joinPath(home, '.cache'), 'bimamba')
 }
 
+/**
+ * @returns {Promise<GPU | null>} WebGPU: the browser's, or in Node that of the package `webgpu`, where its user has installed it
+ * @throws {BmError} `unsupported`: the package is there and does not start
+ */
+export async function findGpu() {
+  const { gpu } = /** @type {{ gpu?: GPU }} */ (globalThis.navigator ?? {})
+  if (gpu || !builtin('node:fs')) return gpu ?? null
+  const name = 'webgpu' // no name that a bundler would look for
+  try {
+    const { create } = await import(/* @vite-ignore */ /* webpackIgnore: true */ name)
+    return create([])
+  } catch (cause) {
+    if (/** @type {{ code?: string }} */ (cause).code === 'ERR_MODULE_NOT_FOUND') return null
+    throw new BmError('unsupported', `the package webgpu does not start: ${reasonOf(cause)}`, {
+      cause,
+    })
+  }
+}
+
 /** @returns {string} where this user's programs keep what nobody can fetch again; BIMAMBA_DATA says otherwise */
 export function dataFolder() {
   const { env, platform } = globalThis.process

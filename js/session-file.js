@@ -10,7 +10,8 @@ import { BmError } from './errors.js'
 import { toHex } from './format.js'
 
 /** @typedef {import('./core.js').StoredType} StoredType */
-/** @typedef {import('./core-model.js').CoreModel} CoreModel */
+/** @typedef {import('./core.js').Core} Core */
+/** @typedef {import('./format.js').ModelConfig} ModelConfig */
 /** @typedef {import('./format.js').PackedHeader} PackedHeader */
 /** @typedef {import('./timeline.js').Snapshot} Snapshot */
 /** @typedef {import('./timeline.js').Turn} Turn */
@@ -37,14 +38,15 @@ const TYPES = ['f32', 'i16', 'i8']
 
 /**
  * @param {Snapshot} snapshot
- * @param {{ model: CoreModel, header: PackedHeader, state: StoredType, precision: string }} from
+ * @param {{ core: Core, header: PackedHeader, state: StoredType, precision: string }} from
  * @param {StoredType | null} type of the state in the file; null: as it is
  * @returns {Promise<Uint8Array<ArrayBuffer>>}
  */
-export async function writeSessionFile(snapshot, { model, header, state, precision }, type) {
+export async function writeSessionFile(snapshot, { core, header, state, precision }, type) {
+  const { config } = header
   const stored = type ?? state
   const block =
-    stored === state ? snapshot.state : model.convertState(snapshot.state, state, stored)
+    stored === state ? snapshot.state : core.convertState(config, snapshot.state, state, stored)
   const { identity, source } = header
   const { seed, random, tail, turns } = snapshot
   const fields = {
@@ -58,7 +60,7 @@ export async function writeSessionFile(snapshot, { model, header, state, precisi
     tail: JSON.stringify(tail),
     turns: JSON.stringify(turns),
   }
-  const tensors = layout(model, stored, snapshot.ids.length)
+  const tensors = layout(core, config, stored, snapshot.ids.length)
   const head = new TextEncoder().encode(
     JSON.stringify({ __metadata__: fields, ...Object.fromEntries(tensors.map(entryOf)) }),
   )
@@ -79,11 +81,11 @@ export async function writeSessionFile(snapshot, { model, header, state, precisi
 
 /**
  * @param {Uint8Array} bytes
- * @param {{ model: CoreModel, header: PackedHeader, state: StoredType }} into what is to go on from it
+ * @param {{ core: Core, header: PackedHeader, state: StoredType }} into what is to go on from it
  * @returns {Promise<Omit<Snapshot, 'checkpoints'>>} the state in the type that is asked for
  * @throws {BmError} `format`: no saved session, another version, not all of it; `integrity`: changed bytes; `mismatch`: of another model
  */
-export async function readSessionFile(bytes, { model, header, state }) {
+export async function readSessionFile(bytes, { core, header, state }) {
   const { fields, entries, dataOffset } = await readHead(bytes)
   if (fields.model !== header.identity) {
     throw new BmError(
@@ -91,17 +93,18 @@ export async function readSessionFile(bytes, { model, header, state }) {
       `the session is of the model ${fields.model} (${fields.source}), this is ${header.identity} (${header.source})`,
     )
   }
+  const { config } = header
   const idsEntry = entries.ids
   const count = Number(idsEntry?.shape?.[0])
   if (!Number.isSafeInteger(count)) throw bad('no token ids')
-  const tensors = layout(model, fields.state, count)
+  const tensors = layout(core, config, fields.state, count)
   if (
     JSON.stringify(Object.entries(entries)) !==
     JSON.stringify(tensors.map(entryOf).map(([name, entry]) => [name, entry]))
   ) {
     throw bad('its tensors are not those of this model')
   }
-  const block = new Uint8Array(model.stateBytes(fields.state))
+  const block = new Uint8Array(core.stateBytes(config, fields.state))
   const ids = new Uint32Array(count)
   for (const { start, end, offset, name } of tensors) {
     const content = bytes.subarray(dataOffset + start, dataOffset + end)
@@ -111,7 +114,7 @@ export async function readSessionFile(bytes, { model, header, state }) {
   checkIds(ids, header.config.vocab_size)
   const { seed, random, tail, turns } = fields
   return {
-    state: fields.state === state ? block : model.convertState(block, fields.state, state),
+    state: fields.state === state ? block : core.convertState(config, block, fields.state, state),
     ids,
     seed,
     random: random === '' ? null : fromHex(random),
@@ -218,10 +221,10 @@ function readTurns(turns) {
  * @property {number | null} offset  in the state's block; null: not of it
  */
 
-/** @param {CoreModel} model @param {StoredType} type @param {number} count of ids @returns {Placed[]} */
-function layout(model, type, count) {
+/** @param {Core} core @param {ModelConfig} config @param {StoredType} type @param {number} count of ids @returns {Placed[]} */
+function layout(core, config, type, count) {
   const parts = [
-    ...model.stateTensors(type),
+    ...core.stateTensors(config, type),
     { name: 'ids', dtype: 'U32', shape: [count], sizeBytes: 4 * count, offset: null },
     { name: 'digest', dtype: 'U8', shape: [DIGEST_BYTES], sizeBytes: DIGEST_BYTES, offset: null },
   ]

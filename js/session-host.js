@@ -19,7 +19,8 @@ import { Timeline } from './timeline.js'
 
 /**
  * @typedef {object} SessionHostParts
- * @property {import('./core-model.js').CoreModel} model
+ * @property {import('./core.js').Core} core
+ * @property {import('./generate.js').AnyModel} model
  * @property {import('./format.js').PackedHeader} header
  * @property {import('./tokenizer.js').Tokenizer | null} tokenizer
  * @property {import('./detokenizer.js').TokenBytes | null} table
@@ -53,14 +54,14 @@ export class SessionHost {
     return this.#parts
   }
 
-  /** @param {SessionOptions} options @returns {number} a new session, at position 0 */
-  create(options) {
-    return this.#add(this.newTimeline(options))
+  /** @param {SessionOptions} options @returns {Promise<number>} a new session, at position 0 */
+  async create(options) {
+    return this.#add(await this.newTimeline(options))
   }
 
-  /** @param {SessionOptions} options @returns {Timeline} that is nobody's yet */
-  newTimeline(options) {
-    return new Timeline(this.#parts.model.createSession(this.#parts.options), options)
+  /** @param {SessionOptions} options @returns {Promise<Timeline>} that is nobody's yet */
+  async newTimeline(options) {
+    return new Timeline(await this.#parts.model.createSession(this.#parts.options), options)
   }
 
   /**
@@ -212,9 +213,9 @@ export class SessionHost {
     return { count, hasText }
   }
 
-  /** @param {Timeline} timeline @returns {number} a session that is the same; what happens to one does not to the other */
-  fork(timeline) {
-    const fork = this.newTimeline({ seed: timeline.seed, checkpointBytes: 0 })
+  /** @param {Timeline} timeline @returns {Promise<number>} a session that is the same; what happens to one does not to the other */
+  async fork(timeline) {
+    const fork = await this.newTimeline({ seed: timeline.seed, checkpointBytes: 0 })
     try {
       fork.copyOf(timeline)
     } catch (error) {
@@ -224,10 +225,10 @@ export class SessionHost {
     return this.#add(fork)
   }
 
-  /** @param {Timeline} timeline settled @returns {number} */
-  snapshot(timeline) {
+  /** @param {Timeline} timeline settled @returns {Promise<number>} */
+  async snapshot(timeline) {
     const id = ++this.#lastId
-    this.#snapshots.set(id, timeline.snapshot())
+    this.#snapshots.set(id, await timeline.snapshot())
     return id
   }
 
@@ -249,9 +250,9 @@ export class SessionHost {
    * @returns {Promise<{ id: number, position: number, turns: readonly import('./timeline.js').Turn[] }>}
    */
   async load(bytes, { checkpointBytes }) {
-    const { model, header, options } = this.#parts
-    const saved = await readSessionFile(bytes, { model, header, state: options.state })
-    const timeline = this.newTimeline({ seed: saved.seed, checkpointBytes })
+    const { core, header, options } = this.#parts
+    const saved = await readSessionFile(bytes, { core, header, state: options.state })
+    const timeline = await this.newTimeline({ seed: saved.seed, checkpointBytes })
     try {
       timeline.begin(saved)
     } catch (error) {
@@ -370,8 +371,8 @@ const ACTIONS = {
   /** @param {Context} context @param {import('./core.js').StoredType | null} type null: as the session has it */
   async save({ host, timeline, signal }, type) {
     await timeline.settle(signal)
-    const { model, header, options } = host.parts
-    return writeSessionFile(timeline.snapshot(), { model, header, ...options }, type)
+    const { core, header, options } = host.parts
+    return writeSessionFile(await timeline.snapshot(), { core, header, ...options }, type)
   },
 
   /** @param {Context} context @param {number} [start] @param {number} [end] */
@@ -392,6 +393,7 @@ const ACTIONS = {
   async logits({ timeline, signal }) {
     needTokens(timeline)
     await timeline.settle(signal)
+    await timeline.session.prepareLogits()
     return timeline.session.logits()
   },
 
@@ -399,6 +401,7 @@ const ACTIONS = {
   async top({ host, timeline, signal }, count) {
     needTokens(timeline)
     await timeline.settle(signal)
+    await timeline.session.prepareLogits()
     return likeliest(timeline.session, count, host.parts.table)
   },
 
@@ -421,7 +424,7 @@ const ACTIONS = {
   async score({ host, timeline, signal }, text) {
     const ids = await host.encode(text, null, host.before(timeline), signal)
     await timeline.settle(signal)
-    const copy = host.newTimeline({ seed: 0, checkpointBytes: 0 })
+    const copy = await host.newTimeline({ seed: 0, checkpointBytes: 0 })
     try {
       if (timeline.position > 0) copy.copyOf(timeline)
       for (const id of ids) copy.push(id)

@@ -51,6 +51,7 @@ export const CHOICES = {
   precision: /** @type {const} */ (['fast', 'high', 'exact']),
   state: /** @type {const} */ (['f32', 'i16']),
   head: /** @type {const} */ (['file', 'int4']),
+  device: /** @type {const} */ (['wasm', 'webgpu', 'auto']),
   cache: /** @type {const} */ (['auto', 'check', 'only', 'off']),
 }
 
@@ -157,6 +158,8 @@ const MAX_IDS = 2 ** 28
  * @property {'f32' | 'i16'} [state]      how the recurrent state is kept; default 'f32'
  * @property {'file' | 'int4'} [head]    how the language-model head is kept: as the file has it, or an int8 one in 4 bits, which
  *                                        is quicker and a little less exact; `argument` for other heads. Default 'file'
+ * @property {'wasm' | 'webgpu' | 'auto'} [device]  where it is computed: in WebAssembly (default), or on the GPU, in f32 whatever `precision` says; 'auto': on the
+ *                                        GPU where there is one and it is quicker, which is measured; `info.deviceNote` says why not
  * @property {number | 'auto'} [threads]  that compute, 1 to 64; default 'auto': as many as the machine has, for models that
  *                                        are large enough. 1 where memory cannot be shared: pages that are not
  *                                        cross-origin isolated, and `inline` on a page. No result depends on it
@@ -366,12 +369,13 @@ const FETCH_NAMES = [
  * @returns {CheckedLoad}
  */
 export function checkLoad(options) {
-  const names = ['precision', 'state', 'head', 'threads', 'variant', 'inline', 'prompt']
+  const names = ['precision', 'state', 'head', 'device', 'threads', 'variant', 'inline', 'prompt']
   checkNames(options, [...names, ...PLACES, ...FETCH_NAMES], 'load')
   checkFlag('inline', options.inline)
   checkChoice('precision', options.precision)
   checkChoice('state', options.state)
   checkChoice('head', options.head)
+  checkChoice('device', options.device)
   checkString('variant', options.variant, "a kernel family's name")
   checkPlaces(options)
   const { prompt } = options
@@ -383,13 +387,14 @@ export function checkLoad(options) {
     precision = CHOICES.precision[0],
     state = CHOICES.state[0],
     head = CHOICES.head[0],
+    device = CHOICES.device[0],
     threads = 'auto',
   } = options
   checkThreads(threads)
-  return { ...options, precision, state, head, threads, download: checkFetch(options) }
+  return { ...options, precision, state, head, device, threads, download: checkFetch(options) }
 }
 
-/** @typedef {LoadOptions & { precision: 'fast' | 'high' | 'exact', state: 'f32' | 'i16', head: 'file' | 'int4', threads: number | 'auto', download: import('./source.js').FetchOptions }} CheckedLoad */
+/** @typedef {LoadOptions & { precision: 'fast' | 'high' | 'exact', state: 'f32' | 'i16', head: 'file' | 'int4', device: 'wasm' | 'webgpu' | 'auto', threads: number | 'auto', download: import('./source.js').FetchOptions }} CheckedLoad */
 
 /**
  * @param {FetchSettings & { workerUrl?: string | URL, wasmUrl?: string | URL, inline?: boolean }} options

@@ -6,8 +6,10 @@
  */
 
 import { Core } from './core.js'
+import { chooseDevice } from './device-choice.js'
 import { EarlyPrompt } from './early-prompt.js'
 import { Engine } from './engine.js'
+import { GpuModel } from './gpu/gpu-model.js'
 import { isWorthChoosing, quickestVariant } from './kernel-choice.js'
 import { LoadMeter } from './load-meter.js'
 import { loadModel, pullFile } from './loader.js'
@@ -19,6 +21,7 @@ import { openSource } from './source.js'
 import { createTokenizer } from './tokenizer.js'
 
 /** @typedef {import('./engine.js').EngineOptions} EngineOptions */
+/** @typedef {import('./generate.js').AnyModel} AnyModel */
 /** @typedef {import('./format.js').PackedHeader} PackedHeader */
 /** @typedef {import('./load-meter.js').Progress} Progress */
 /** @typedef {import('./source.js').SourceDescriptor} SourceDescriptor */
@@ -109,9 +112,9 @@ class Startup {
   #file
   #options
   #stop
-  /** @type {import('./core-model.js').CoreModel | null} */
+  /** @type {AnyModel | null} */
   #model = null
-  /** @type {import('./core-session.js').CoreSession | null} */
+  /** @type {import('./timeline.js').AnySession | null} */
   #session = null
   /** @type {Promise<void>} */
   #team = Promise.resolve()
@@ -150,15 +153,22 @@ class Startup {
     signal.addEventListener('abort', onAbort)
     const variantFor = (/** @type {PackedHeader} */ { fileBytes }) =>
       variant ?? (isWorthChoosing(fileBytes) ? quickestVariant(core, { precision }) : undefined)
+    let note = /** @type {string | null} */ (null)
+    const modelFor = async (/** @type {PackedHeader} */ header) => {
+      const choice = await chooseDevice(core, header.config, this.#options)
+      note = choice.note
+      if (choice.device) return GpuModel.create(core, choice.device, header.config)
+      return core.createModel(header.config, { variant: variantFor(header), head })
+    }
     try {
       const { model, header } = await loadModel(
         core,
         this.#file,
-        { variantFor, head },
+        { modelFor, head },
         {
-          onModel: (model, header) => {
+          onModel: async (model, header) => {
             try {
-              this.#begin(core, model, header)
+              await this.#begin(core, model, header)
             } catch (error) {
               this.#stop.abort(error)
               throw error
@@ -174,10 +184,11 @@ class Startup {
       return new Engine({
         core,
         model,
-        session: /** @type {import('./core-session.js').CoreSession} */ (this.#session),
+        session: /** @type {import('./timeline.js').AnySession} */ (this.#session),
         header,
         tokenizer,
         options: this.#options,
+        deviceNote: note,
         cache: this.#file.report(),
         readIds: ids ?? null,
       })
@@ -195,9 +206,9 @@ class Startup {
 
   /**
    * The memory is there: what else can be begun.
-   * @param {Core} core @param {import('./core-model.js').CoreModel} model @param {PackedHeader} header
+   * @param {Core} core @param {AnyModel} model @param {PackedHeader} header
    */
-  #begin(core, model, header) {
+  async #begin(core, model, header) {
     const { precision, state, threads, threadUrl, prompt } = this.#options
     this.#model = model
     this.#team = core.startTeam(
@@ -205,15 +216,16 @@ class Startup {
       threadUrl,
     )
     // A session shares its work with the team that there is when it is made.
-    this.#session = model.createSession({ precision, state })
+    const session = model instanceof GpuModel ? null : model.createSession({ precision, state })
     if (!header.hasTokenizer) this.#giveTokenizer(null)
     this.#tokenizer = this.#makeTokenizer(header)
-    if (prompt !== undefined) {
-      this.#prompt = new EarlyPrompt(this.#session, this.#promptIds(header, prompt))
+    if (prompt !== undefined && session) {
+      this.#prompt = new EarlyPrompt(session, this.#promptIds(header, prompt))
       this.#failLoadOn(this.#prompt.done)
     }
     this.#failLoadOn(this.#team)
     this.#failLoadOn(this.#tokenizer)
+    this.#session = session ?? (await model.createSession({ precision, state }))
   }
 
   /** What cannot be used need not be downloaded to its end. @param {Promise<unknown>} work */

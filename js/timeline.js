@@ -12,7 +12,7 @@ import { IdList } from './id-list.js'
 import { Pace, turn } from './pace.js'
 
 /** @typedef {import('./core-model.js').CoreModel} CoreModel */
-/** @typedef {import('./core-session.js').CoreSession} CoreSession */
+/** What computes, in WebAssembly or on the GPU. @typedef {import('./core-session.js').CoreSession | import('./gpu/gpu-session.js').GpuSession} AnySession */
 /** @typedef {import('./text-stream.js').Tail} Tail */
 
 /** @typedef {{ precision: import('./core.js').Precision, state: import('./core.js').StateType }} StateOptions */
@@ -57,7 +57,7 @@ export class Timeline {
   random = null
 
   /**
-   * @param {CoreSession} session at position 0
+   * @param {AnySession} session at position 0
    * @param {{ seed: number, checkpointBytes: number }} options checkpointBytes: most memory for checkpoints
    */
   constructor(session, { seed, checkpointBytes }) {
@@ -114,10 +114,10 @@ export class Timeline {
   }
 
   /** The core was given the last token together with those of other timelines. */
-  passed() {
-    if (this.#session.position === this.#checkpoints.nextAfter(this.#session.position - 1)) {
-      this.#checkpoints.add({ position: this.#session.position, state: this.#session.state() })
-    }
+  async passed() {
+    const { position } = this.#session
+    if (position !== this.#checkpoints.nextAfter(position - 1)) return
+    this.#checkpoints.add({ position, state: await this.#session.state() })
   }
 
   /** Takes tokens away from the end. The core follows when it is settled. @param {number} length of what stays */
@@ -150,7 +150,7 @@ export class Timeline {
         this.#isStale = true
         throw error
       }
-      this.passed()
+      await this.passed()
       yield chunk
     }
   }
@@ -189,10 +189,10 @@ export class Timeline {
     }
   }
 
-  /** @returns {Snapshot} of a settled timeline */
-  snapshot() {
+  /** @returns {Promise<Snapshot>} of a settled timeline */
+  async snapshot() {
     const { seed, random, tail, turns } = this
-    const [state, ids] = [this.#session.state(), this.#ids.slice()]
+    const [state, ids] = [await this.#session.state(), this.#ids.slice()]
     return { state, ids, checkpoints: this.#checkpoints.copy(), seed, random, tail, turns }
   }
 
@@ -211,7 +211,7 @@ export class Timeline {
 
   /** Becomes what another, settled, timeline is. @param {Timeline} other of the same model and state type */
   copyOf(other) {
-    this.#session.adopt(other.#session, other.position)
+    adopt(this.#session, other.#session, other.position)
     const { seed, random, tail, turns } = other
     const [ids, checkpoints] = [other.#ids.slice(), other.#checkpoints]
     this.#take({ ids, checkpoints, seed, random, tail, turns })
@@ -236,4 +236,10 @@ export class Timeline {
   close() {
     this.#session.close()
   }
+}
+
+/** @param {AnySession} session @param {AnySession} other of the same model @param {number} position */
+function adopt(session, other, position) {
+  const one = /** @type {{ adopt: (state: AnySession, position: number) => void }} */ (session)
+  one.adopt(other, position)
 }

@@ -83,6 +83,18 @@ function copyLibraries() {
   }
 }
 
+/** The shaders' texts as one module: a page could fetch a file, but not every bundler finds it. */
+function writeShaders() {
+  const folder = join(ROOT, 'js/gpu/shaders')
+  const texts = readdirSync(folder)
+    .filter((name) => name.endsWith('.wgsl'))
+    .map((name) => [name.replace('.wgsl', ''), readFileSync(join(folder, name), 'utf8')])
+  const module = `export default ${JSON.stringify(Object.fromEntries(texts), null, 2)}\n`
+  writeFileSync(join(ROOT, 'dist/shaders.mjs'), module)
+  const types = 'declare const shaders: Record<string, string>\nexport default shaders\n'
+  writeFileSync(join(ROOT, 'dist/shaders.d.mts'), types)
+}
+
 function writeTypes() {
   if (isCurrent('dist/types/index.d.ts', ['js', 'tsconfig.json', 'tsconfig.types.json'])) return
   rmSync(join(ROOT, 'dist/types'), { recursive: true, force: true })
@@ -92,5 +104,6 @@ function writeTypes() {
 runScript(() => {
   buildWasm()
   copyLibraries()
+  writeShaders()
   writeTypes()
 })

@@ -48,6 +48,25 @@ export function pythonWith(name) {
 /** @param {string} name a module that some Python on this machine must have */
 const pythonModule = (name) => () => pythonWith(name) !== undefined
 
+/** @param {string} name of a shared library that the loader must find; elsewhere than on Linux nobody looks */
+const library = (name) => () =>
+  process.platform !== 'linux' ||
+  ['/usr/lib', '/usr/local/lib', '/lib', ...triplets()].some((folder) =>
+    existsSync(join(folder, name)),
+  )
+
+/** Where Debian has the libraries of an architecture. */
+function triplets() {
+  const name = process.arch === 'arm64' ? 'aarch64' : 'x86_64'
+  return [`/usr/lib/${name}-linux-gnu`]
+}
+
+/** The software driver for WebGPU that comes with Chromium on Debian, or undefined. */
+export function softwareDriver() {
+  const file = '/usr/lib/chromium/vk_swiftshader_icd.json'
+  return existsSync(file) ? file : undefined
+}
+
 /** The browsers that the tests in tests/browser can drive, in order of preference. */
 export const BROWSERS = ['chromium', 'chromium-browser', 'google-chrome']
 
@@ -148,6 +167,14 @@ const TOOLS = [
     apt: 'chromium',
     purpose: 'runs the package in a real page',
     elsewhere: 'any Chromium or Chrome as `chromium` or `google-chrome` on PATH',
+  },
+  {
+    task: 'test',
+    name: 'the Vulkan loader',
+    isThere: library('libvulkan.so.1'),
+    apt: 'libvulkan1',
+    purpose: "runs the GPU's tests in Node, on the software driver that comes with Chromium",
+    elsewhere: 'https://github.com/KhronosGroup/Vulkan-Loader',
   },
 ]
 

@@ -9,7 +9,7 @@
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { CommandError, ROOT, run, runScript } from './command.js'
-import { pythonWith, setUpNodePackages, setUpTools } from './setup.js'
+import { pythonWith, setUpNodePackages, setUpTools, softwareDriver } from './setup.js'
 
 /** No part takes a quarter of this on two cores: a part that does has hung. */
 const LIMIT_MS = 20 * 60000
@@ -20,7 +20,11 @@ function nodeTests(folder) {
     .filter((name) => name.endsWith('.test.js'))
     .map((name) => join(folder, name))
   // What tests download is not for the user's own cache.
-  const env = { BIMAMBA_CACHE: join(ROOT, 'build/test-cache') }
+  const driver = process.env.VK_DRIVER_FILES ?? softwareDriver()
+  const env = {
+    BIMAMBA_CACHE: join(ROOT, 'build/test-cache'),
+    ...(driver === undefined ? {} : { VK_DRIVER_FILES: driver }),
+  }
   const args = ['--test', '--test-reporter=spec', ...files]
   run(process.execPath, args, { env, timeoutMs: LIMIT_MS })
 }

@@ -275,17 +275,16 @@ EXPORT(double, state_tensor_select, bm_dtype dtype, size_t index) {
     return (double)found.offset;
 }
 
-/* A block for a state that no session has, all zero; 0: no memory. */
-EXPORT(void *, state_create, bm_dtype dtype) {
-    uint64_t bytes = bm_state_bytes(&config, dtype);
-    void *block = bm_block_alloc(bytes);
+/* A block for what no handle has, all zero; 0: no memory. */
+EXPORT(void *, block_create, double bytes) {
+    void *block = bm_block_alloc((uint64_t)bytes);
     if (!block)
-        bm_fail(&last_error, BM_E_MEMORY, "no memory for a state: %u MiB wanted",
-                (unsigned)(bytes >> 20));
+        bm_fail(&last_error, BM_E_MEMORY, "no memory for a block: %u MiB wanted",
+                (unsigned)((uint64_t)bytes >> 20));
     return block;
 }
 
-EXPORT(void, state_free, void *block) {
+EXPORT(void, block_free, void *block) {
     bm_block_free(block);
 }
 

@@ -78,7 +78,7 @@ export class BenchSubject {
             model: await randomModel(core, syntheticConfig(synthetic), { variant, head, signal }),
             header: null,
           }
-        : await loadFile(core, source, { variantFor: () => variant, head }, signal)
+        : await loadFile(core, source, { variant, head }, signal)
       const { model, header } = loaded
       await core.startTeam(threads)
       const session = model.createSession({ precision, state })
@@ -188,13 +188,15 @@ export class BenchSubject {
 /**
  * @param {Core} core
  * @param {string | undefined} source
- * @param {Parameters<typeof loadModel>[2]} options
+ * @param {{ variant: string | undefined, head: import('../core.js').HeadChoice | undefined }} options
  * @param {AbortSignal} signal
  */
-async function loadFile(core, source, options, signal) {
+async function loadFile(core, source, { variant, head }, signal) {
   const file = await openSource(describeSource(source), { signal })
   try {
-    return await loadModel(core, file, options)
+    const modelFor = (/** @type {import('../format.js').PackedHeader} */ { config }) =>
+      core.createModel(config, { variant, head })
+    return await loadModel(core, file, { modelFor, head })
   } finally {
     await file.close()
   }

@@ -62,6 +62,10 @@ export const MODEL_OPTIONS = {
     value: CHOICES.head.join('|'),
     help: 'weights of the logits: as the file has them (default), or int8 ones in 4 bits',
   },
+  device: {
+    value: CHOICES.device.join('|'),
+    help: `that computes (default ${CHOICES.device[0]}); in Node webgpu needs the package of that name`,
+  },
   threads: { value: 'N|auto', help: 'that compute, 1 to 64 (default auto); changes no result' },
   variant: {
     value: 'NAME',
@@ -266,12 +270,15 @@ export function readModelOptions(parsed) {
   checkThreads(threads, '--threads')
   const source = values.get('model')?.[0] ?? DEFAULT_MODEL
   if (source === '') throw new UsageError('--model is empty, want a file or a URL')
+  const device = values.get('device')?.[0] ?? CHOICES.device[0]
+  checkChoice('device', device, '--device')
   const variant = values.get('variant')?.[0]
   if (variant === '') throw new UsageError('--variant is empty, want the name of a kernel family')
   return {
     source,
     load: {
       ...choices,
+      device: /** @type {'wasm' | 'webgpu' | 'auto'} */ (device),
       cache: readCache(parsed),
       threads,
       ...(variant === undefined ? {} : { variant }),

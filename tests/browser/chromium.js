@@ -10,12 +10,20 @@ import { BROWSERS } from '../../scripts/setup.js'
 
 const FLAGS = [
   '--no-sandbox',
-  '--disable-gpu',
   '--disable-quic',
   '--no-first-run',
   '--disable-background-networking',
   '--disable-component-update',
   '--disable-sync',
+]
+
+/** Without a GPU, and without one made of software. */
+const NO_GPU = ['--disable-gpu']
+/** WebGPU on a software adapter. */
+const SOFTWARE_GPU = [
+  '--enable-unsafe-webgpu',
+  '--use-webgpu-adapter=swiftshader',
+  '--disable-gpu-process-crash-limit',
 ]
 
 function findChromium() {
@@ -24,12 +32,16 @@ function findChromium() {
   return executablePath
 }
 
-/** @param {string[]} [flags] more flags, such as `--js-flags=...` */
-export function launchChromium(flags = []) {
-  return chromium.launch({ executablePath: findChromium(), args: [...FLAGS, ...flags] })
+/** @param {string[]} [flags] more flags, such as `--js-flags=...` @param {{ gpu?: boolean }} [options] gpu: a software adapter for WebGPU */
+export function launchChromium(flags = [], { gpu = false } = {}) {
+  const args = [...FLAGS, ...(gpu ? SOFTWARE_GPU : NO_GPU), ...flags]
+  return chromium.launch({ executablePath: findChromium(), args })
 }
 
 /** With a profile on the disk, as users have one; other contexts are private windows. @param {string} folder of the profile */
 export function launchPersistent(folder) {
-  return chromium.launchPersistentContext(folder, { executablePath: findChromium(), args: FLAGS })
+  return chromium.launchPersistentContext(folder, {
+    executablePath: findChromium(),
+    args: [...FLAGS, ...NO_GPU],
+  })
 }

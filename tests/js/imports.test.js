@@ -28,14 +28,14 @@ const JS_LAW = [
   {
     layer: 'core',
     files:
-      /^js\/(core|core-model|core-prompt|core-sampler|core-session|check-integer|team|team-size|wasm-module)\.js$/,
+      /^js\/(core|core-logits|core-model|core-prompt|core-sampler|core-session|check-integer|team|team-size|wasm-module)\.js$/,
     mayImport: ['core', 'platform', 'errors', 'wasm module'],
   },
   { layer: 'thread', files: /^js\/thread\.js$/, mayImport: ['platform'] },
   { layer: 'worker', files: /^js\/worker\.js$/, mayImport: ['package', 'platform'] },
   { layer: 'index', files: /^js\/index\.js$/, mayImport: ['package', 'errors'] },
   { layer: 'cache', files: /^js\/cache\//, mayImport: ['cache', 'platform', 'errors'] },
-  { layer: 'gpu', files: /^js\/gpu\//, mayImport: ['gpu', 'errors'] },
+  { layer: 'gpu', files: /^js\/gpu\//, mayImport: ['gpu', 'core', 'library', 'errors'] },
   {
     layer: 'cli',
     files: /^js\/cli\//,
@@ -54,7 +54,7 @@ const JS_LAW = [
   { layer: 'web', files: /^web\//, mayImport: ['web', 'index'] },
   { layer: 'scripts', files: /^scripts\//, mayImport: ['scripts'] },
   { layer: 'wasm module', files: /^dist\/bimamba(-threads)?(-relaxed)?\.wasm$/, mayImport: [] },
-  { layer: 'library', files: /^dist\/(tokenizers|jinja)\.mjs$/, mayImport: [] },
+  { layer: 'library', files: /^dist\/(tokenizers|jinja|shaders)\.mjs$/, mayImport: [] },
 ]
 
 /** Pages load the other layers as they are, so these alone may begin with a module of Node. */

@@ -1,0 +1,102 @@
+/**
+ * Where a model is computed: in WebAssembly or on the GPU.
+ *
+ * Owns the choice and its reasons. The idea of 'auto': which of them is quicker is measured, on layers of the model's own shape with nothing in
+ * them, before the weights arrive; and a GPU that is a program on the processor is never taken.
+ */
+
+import { BmError } from './errors.js'
+import { GpuDevice } from './gpu/gpu-device.js'
+import { GpuModel } from './gpu/gpu-model.js'
+import { findGpu } from './platform.js'
+
+/** @typedef {import('./core.js').Core} Core */
+/** @typedef {import('./format.js').ModelConfig} ModelConfig */
+/** @typedef {{ device: GpuDevice | null, note: string | null }} Choice  note: why no GPU, where one was looked for */
+
+/** Layers of the models that are timed, and tokens of each. */
+const PROBE = { layers: 4, tokens: 6 }
+
+/**
+ * @param {Core} core
+ * @param {ModelConfig} config
+ * @param {{ device: 'wasm' | 'webgpu' | 'auto', state: string, head: string }} options
+ * @returns {Promise<Choice>} the device is the caller's
+ * @throws {BmError} `unsupported`, `memory`, `gpu`: with 'webgpu' only
+ */
+export async function chooseDevice(core, config, { device, state, head }) {
+  if (device === 'wasm') return { device: null, note: null }
+  const why =
+    state !== 'f32'
+      ? `its state cannot be ${state}`
+      : head !== 'file'
+        ? `its head cannot be ${head}`
+        : null
+  try {
+    if (why) throw new BmError('unsupported', `the GPU: ${why}`)
+    const opened = await GpuDevice.open(await findGpu())
+    if (device === 'webgpu') return { device: opened, note: null }
+    const note = await reasonAgainst(core, opened, config)
+    if (note === null) return { device: opened, note }
+    opened.close()
+    return { device: null, note }
+  } catch (error) {
+    if (device === 'webgpu' || !(error instanceof BmError)) throw error
+    return { device: null, note: error.message }
+  }
+}
+
+/** @param {Core} core @param {GpuDevice} device @param {ModelConfig} config @returns {Promise<string | null>} null: the GPU is quicker */
+async function reasonAgainst(core, device, config) {
+  const software = device.softwareName
+  if (software) return `WebGPU here is ${software}, no GPU`
+  const small = {
+    ...config,
+    n_layer: Math.min(PROBE.layers, config.n_layer),
+    vocab_size: 64,
+    padded_vocab_size: 64,
+  }
+  const onCore = await timeCore(core, small)
+  const onGpu = await timeGpu(core, device, small)
+  const ms = (/** @type {number} */ value) => `${value.toFixed(1)} ms`
+  return onGpu < onCore
+    ? null
+    : `the GPU is slower here: ${ms(onGpu)} for ${small.n_layer} layers, the processor ${ms(onCore)}`
+}
+
+/** @param {Core} core @param {ModelConfig} config @returns {Promise<number>} ms a token, the best of some */
+async function timeCore(core, config) {
+  const model = core.createModel(config)
+  try {
+    for (const [index, { sizeBytes }] of core.tensors(config).entries()) {
+      model.write(index, 0, new Uint8Array(sizeBytes))
+    }
+    for (let part = 0; part < model.parts; part++) model.seal(part)
+    return await timeTokens(model.createSession())
+  } finally {
+    model.close()
+  }
+}
+
+/** @param {Core} core @param {GpuDevice} device @param {ModelConfig} config */
+async function timeGpu(core, device, config) {
+  const model = await GpuModel.create(core, device, config)
+  try {
+    return await timeTokens(await model.createSession())
+  } finally {
+    model.free()
+  }
+}
+
+/** @param {import('./timeline.js').AnySession} session */
+async function timeTokens(session) {
+  let best = Number.POSITIVE_INFINITY
+  for (let i = 0; i < PROBE.tokens; i++) {
+    const began = performance.now()
+    session.append([1])
+    await session.prepareLogits()
+    session.logitsPointer(-1)
+    best = Math.min(best, performance.now() - began)
+  }
+  return best
+}

@@ -1,0 +1,173 @@
+/**
+ * A WebGPU device, and making things on it without being fooled.
+ *
+ * Owns the asking for an adapter, the error scopes around what can fail silently, and the news that the device is lost. Knows nothing about models.
+ * The idea: WebGPU reports most failures to nobody. A buffer that could not be made is an object like any other, and everything done with it is
+ * ignored; so whatever is made is made inside a scope that is looked at.
+ */
+
+import { BmError, reasonOf } from '../errors.js'
+
+/** As GPUBufferUsage has them, which Node has not. */
+export const USAGE = {
+  mapRead: 0x0001,
+  copySrc: 0x0004,
+  copyDst: 0x0008,
+  uniform: 0x0040,
+  storage: 0x0080,
+}
+const MAP_READ = 0x0001
+
+/** @template T @param {() => T | Promise<T>} make @returns {Promise<{ value: T } | { error: unknown }>} */
+async function attempt(make) {
+  try {
+    return { value: await make() }
+  } catch (error) {
+    return { error }
+  }
+}
+
+export class GpuDevice {
+  #device
+  /** @type {string | null} why nothing can be done any more */
+  lost = null
+
+  /** @param {GPUDevice} device @param {GPUAdapterInfo} info @param {GPU} gpu that it is of */
+  constructor(device, info, gpu) {
+    this.#device = device
+    /** Who made the adapter, and what it is. */
+    this.info = info
+    /** Node's must not be collected before its device. */
+    this.gpu = gpu
+    void device.lost.then(({ message, reason }) => {
+      this.lost ??= message || reason
+    })
+  }
+
+  /**
+   * With the limits and features that every WebGPU has.
+   *
+   * @param {GPU | null | undefined} gpu  `navigator.gpu`, or what Node's package `webgpu` makes
+   * @returns {Promise<GpuDevice>}
+   * @throws {BmError} `unsupported`
+   */
+  static async open(gpu) {
+    if (!gpu) throw new BmError('unsupported', 'WebGPU is not here')
+    const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' })
+    if (!adapter) throw new BmError('unsupported', 'WebGPU is here, but no adapter for it')
+    try {
+      return new GpuDevice(await adapter.requestDevice(), adapter.info, gpu)
+    } catch (cause) {
+      throw new BmError('unsupported', `no WebGPU device: ${reasonOf(cause)}`, { cause })
+    }
+  }
+
+  /** @returns {string | null} its name, where it is a program on the processor and no GPU */
+  get softwareName() {
+    const { architecture, description, vendor } = this.info
+    const isSoftware = Reflect.get(this.info, 'isFallbackAdapter') === true
+    const names = [architecture, description, vendor].join(' ')
+    return isSoftware || /swiftshader|llvmpipe|lavapipe|basic render/i.test(names)
+      ? architecture || description || 'a software adapter'
+      : null
+  }
+
+  get limits() {
+    return this.#device.limits
+  }
+
+  get queue() {
+    return this.#device.queue
+  }
+
+  /** @returns {GPUCommandEncoder} */
+  encoder() {
+    return this.#device.createCommandEncoder()
+  }
+
+  /**
+   * Runs what makes things, and fails when any of it failed.
+   *
+   * @template T
+   * @param {string} what for the message
+   * @param {() => T | Promise<T>} make
+   * @returns {Promise<T>}
+   * @throws {BmError} `memory`; `gpu` for what the validator refuses, or when the device is lost
+   */
+  async making(what, make) {
+    this.checkLost()
+    this.#device.pushErrorScope('validation')
+    this.#device.pushErrorScope('out-of-memory')
+    const result = await attempt(make)
+    const memory = await this.#device.popErrorScope()
+    const validation = await this.#device.popErrorScope()
+    this.checkLost()
+    if (memory) {
+      throw new BmError('memory', `${what}: the GPU has no memory for it: ${memory.message}`)
+    }
+    if (validation) throw new BmError('gpu', `${what}: ${validation.message}`)
+    if ('error' in result) throw result.error
+    return result.value
+  }
+
+  /** @param {number} bytes @param {number} usage @returns {GPUBuffer} zeroed; inside `making` */
+  buffer(bytes, usage) {
+    // Sizes are multiples of 4, and nothing is bound that is empty.
+    return this.#device.createBuffer({ size: Math.max(16, Math.ceil(bytes / 4) * 4), usage })
+  }
+
+  /**
+   * @param {string} code in WGSL
+   * @param {readonly GPUBufferBindingType[]} bindings of group 0, in order
+   * @param {string} label
+   * @returns {Promise<GPUComputePipeline>}
+   */
+  pipeline(code, bindings, label) {
+    const device = this.#device
+    const layout = device.createBindGroupLayout({
+      entries: bindings.map((type, binding) => ({ binding, visibility: 4, buffer: { type } })),
+    })
+    return device.createComputePipelineAsync({
+      label,
+      layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
+      compute: { module: device.createShaderModule({ code, label }), entryPoint: 'main' },
+    })
+  }
+
+  /** @param {GPUComputePipeline} pipeline @param {readonly (GPUBuffer | GPUBufferBinding)[]} buffers @returns {GPUBindGroup} */
+  bind(pipeline, buffers) {
+    return this.#device.createBindGroup({
+      layout: pipeline.getBindGroupLayout(0),
+      entries: buffers.map((one, binding) => ({
+        binding,
+        resource: 'buffer' in one ? one : { buffer: one },
+      })),
+    })
+  }
+
+  /**
+   * @param {GPUBuffer} buffer that was made to be mapped, and written by commands that were submitted
+   * @param {number} bytes
+   * @returns {Promise<Uint8Array<ArrayBuffer>>} a copy
+   */
+  async read(buffer, bytes) {
+    try {
+      await buffer.mapAsync(MAP_READ, 0, bytes)
+    } catch (cause) {
+      this.checkLost()
+      throw new BmError('gpu', `the GPU gave nothing back: ${reasonOf(cause)}`, { cause })
+    }
+    const copy = new Uint8Array(buffer.getMappedRange(0, bytes).slice(0))
+    buffer.unmap()
+    return copy
+  }
+
+  checkLost() {
+    if (this.lost !== null) throw new BmError('gpu', `the GPU was lost: ${this.lost}`)
+  }
+
+  close() {
+    this.lost ??= 'closed'
+    this.#device.destroy()
+  }
+}

@@ -1,0 +1,353 @@
+/**
+ * A session on the GPU: the same methods as js/core-session.js, some of which must be awaited.
+ *
+ * Owns the buffers of one state, and what has been asked for but not submitted. Logits come back to the engine's memory, where the core samples.
+ * The idea: a token that is appended is only noted. When its logits are asked for next, both go to the GPU in one submit.
+ */
+
+import { CoreLogits } from '../core-logits.js'
+import { BmError } from '../errors.js'
+import { USAGE } from './gpu-device.js'
+import { aligned, MOST_TOKENS } from './gpu-sizes.js'
+
+/** @typedef {import('./gpu-model.js').GpuModel} GpuModel */
+
+const STORAGE = USAGE.storage | USAGE.copySrc | USAGE.copyDst
+
+/** Where in a layer's stretch of the state buffers its arrays are. @param {import('./gpu-sizes.js').GpuSizes} s */
+const layerBytes = (s) => ({
+  conv: 4 * (s.dConv - 1) * s.convDim,
+  scales: 8 * s.nHeads,
+  ssm: 4 * s.nHeads * s.headdim * s.dState,
+})
+
+export class GpuSession extends CoreLogits {
+  #model
+  #buffers
+  #onClose
+  /** @type {Uint32Array | null} of the chunk that has not been submitted */
+  #pending = null
+  /** Tokens of the last chunk; 0 after a reset. */
+  #lastCount = 0
+  #position = 0
+  #logits
+  /** The token of the last chunk whose logits are in the engine's memory; -1: none. */
+  #logitsOf = -1
+  #failed = false
+  #closed = false
+  maxChunk = MOST_TOKENS
+
+  /** Use `create`. @param {GpuModel} model @param {SessionBuffers} buffers @param {(session: GpuSession) => void} onClose */
+  constructor(model, buffers, onClose) {
+    super(model.core, model.config.vocab_size)
+    this.#model = model
+    this.#buffers = buffers
+    this.#onClose = onClose
+    this.stateBytes = model.core.stateBytes(model.config, 'f32')
+    this.#logits = model.core.pointer('block_create', 4 * this.vocabSize)
+    Object.assign(this, makeGroups(model, buffers))
+  }
+
+  /** @type {Record<'conv' | 'scan' | 'in' | 'out' | 'rescale', GPUBindGroup>[]} of each layer */
+  groups = []
+  /** @type {GPUBindGroup} of the last norm */
+  finish = /** @type {never} */ (null)
+  /** @type {GPUBindGroup[]} of each segment of the head */
+  heads = []
+
+  /** @param {GpuModel} model @param {(session: GpuSession) => void} onClose @returns {Promise<GpuSession>} */
+  static create(model, onClose) {
+    const { device, sizes } = model
+    const bytes = layerBytes(sizes)
+    return device.making('a session', () => {
+      const each = (/** @type {number} */ one) =>
+        device.buffer(sizes.nLayer * aligned(one), STORAGE)
+      const buffers = {
+        conv: each(bytes.conv),
+        scales: each(bytes.scales),
+        ssm: each(bytes.ssm),
+        hidden: device.buffer(4 * MOST_TOKENS * sizes.dModel, STORAGE),
+        chunk: device.buffer(16, USAGE.uniform | USAGE.copyDst),
+        logits: device.buffer(4 * sizes.vocabSize, USAGE.mapRead | USAGE.copyDst),
+      }
+      return new GpuSession(model, buffers, onClose)
+    })
+  }
+
+  /** Tokens consumed since the last reset. */
+  get position() {
+    this.#checkOpen()
+    return this.#position
+  }
+
+  /** Back to position 0 and a zero state. */
+  reset() {
+    this.#checkOpen()
+    const encoder = this.#model.device.encoder()
+    const { conv, scales, ssm } = this.#buffers
+    for (const buffer of [conv, scales, ssm]) encoder.clearBuffer(buffer)
+    this.#model.device.queue.submit([encoder.finish()])
+    this.#begin(0)
+  }
+
+  /** @param {number} position of the state that is there now */
+  #begin(position) {
+    this.#pending = null
+    this.#position = position
+    this.#lastCount = Math.min(1, position)
+    this.#logitsOf = -1
+    this.#failed = false
+  }
+
+  /**
+   * Consumes tokens.
+   * @param {ArrayLike<number>} ids 1 to maxChunk of them
+   * @throws {BmError} `argument` (the session is unchanged), `numeric` (reset the session)
+   */
+  append(ids) {
+    this.#checkReady()
+    this.checkChunk(ids, this.maxChunk)
+    this.#flush()
+    this.#pending = Uint32Array.from(ids)
+    this.#position += ids.length
+    this.#lastCount = ids.length
+    this.#logitsOf = -1
+  }
+
+  /** As `append`, and waits until it is done. @param {ArrayLike<number>} ids */
+  async *appendByLayers(ids) {
+    this.append(ids)
+    this.#flush()
+    await this.#model.device.queue.onSubmittedWorkDone()
+    this.#model.device.checkLost()
+    yield
+  }
+
+  /** What the device does not do must be asked for before; here everything is one submit. @param {number} token of the last chunk */
+  #flush(token = -1) {
+    const ids = this.#pending
+    if (!ids && token < 0) return
+    const { device, work } = this.#model
+    device.checkLost()
+    const count = ids?.length ?? 0
+    if (ids) device.queue.writeBuffer(work.ids, 0, /** @type {BufferSource} */ (ids))
+    const history = this.#model.sizes.dConv - 1
+    const chunk = Uint32Array.of(count, (this.#position - count) % history, Math.max(0, token))
+    device.queue.writeBuffer(this.#buffers.chunk, 0, chunk)
+    const encoder = device.encoder()
+    const pass = encoder.beginComputePass()
+    if (ids) this.#model.record(pass, this, count)
+    if (token >= 0) this.#model.recordHead(pass, this)
+    pass.end()
+    if (token >= 0) {
+      encoder.copyBufferToBuffer(work.logits, 0, this.#buffers.logits, 0, 4 * this.vocabSize)
+    }
+    device.queue.submit([encoder.finish()])
+    this.#pending = null
+  }
+
+  /**
+   * Brings the logits to where `logits`, `logprob` and samplers find them.
+   * @param {number} [index] token of the last append; negative counts from its end
+   */
+  async prepareLogits(index = -1) {
+    this.#checkReady()
+    const at = this.placeInChunk(index, this.#lastCount)
+    if (this.#logitsOf === at) return
+    this.#flush(at)
+    const bytes = await this.#model.device.read(this.#buffers.logits, 4 * this.vocabSize)
+    this.#checkOpen()
+    if (!new Float32Array(bytes.buffer).every(Number.isFinite)) {
+      this.#failed = true
+      throw new BmError(
+        'numeric',
+        `the model computed NaN or infinity by token ${this.#position - 1}`,
+      )
+    }
+    this.#model.core.writeBytes(this.#logits, bytes)
+    this.#logitsOf = at
+  }
+
+  /** @param {number} index as for `prepareLogits`, which must have been awaited */
+  logitsPointer(index) {
+    if (this.placeInChunk(index, this.#lastCount) === this.#logitsOf) return this.#logits
+    throw new BmError('internal', 'logits that were not prepared')
+  }
+
+  /** @returns {Promise<Uint8Array<ArrayBuffer>>} the state as the core has it in f32 */
+  async state() {
+    this.#checkReady()
+    this.#flush()
+    const { device, kernels, sizes } = this.#model
+    const copy = await device.making('a copy of a state', () =>
+      device.buffer(this.stateBytes, USAGE.mapRead | USAGE.copyDst),
+    )
+    const encoder = device.encoder()
+    const pass = encoder.beginComputePass()
+    for (const { rescale } of this.groups) {
+      pass.setPipeline(kernels.rescale)
+      pass.setBindGroup(0, rescale)
+      pass.dispatchWorkgroups(sizes.nHeads)
+    }
+    pass.end()
+    for (const { buffer, from, to, bytes } of this.#places()) {
+      encoder.copyBufferToBuffer(buffer, from, copy, to, bytes)
+    }
+    device.queue.submit([encoder.finish()])
+    try {
+      return await device.read(copy, this.stateBytes)
+    } finally {
+      copy.destroy()
+    }
+  }
+
+  /** Where each part of a state is on the GPU, and in a block of bytes. */
+  #places() {
+    const { core, config, sizes } = this.#model
+    const tensors = Object.fromEntries(
+      core.stateTensors(config, 'f32').map((one) => [one.name, one]),
+    )
+    const bytes = layerBytes(sizes)
+    const { conv, scales, ssm, hidden } = this.#buffers
+    const offset = (/** @type {string} */ name) => Number(tensors[name]?.offset)
+    const arrays = /** @type {const} */ ([
+      [conv, bytes.conv, offset('conv')],
+      [scales, bytes.scales, offset('ssm.scale')],
+      [ssm, bytes.ssm, offset('ssm')],
+    ])
+    const row = 4 * sizes.dModel
+    const last = {
+      buffer: hidden,
+      from: Math.max(0, this.#lastCount - 1) * row,
+      to: offset('last'),
+      bytes: row,
+    }
+    return [
+      last,
+      ...Array.from({ length: sizes.nLayer }, (_, layer) =>
+        arrays.map(([buffer, size, start]) => ({
+          buffer,
+          from: layer * aligned(size),
+          to: start + layer * size,
+          bytes: size,
+        })),
+      ).flat(),
+    ]
+  }
+
+  /**
+   * Makes a state its own.
+   * @param {Uint8Array | GpuSession} state of the same model: a block that `state` gave here or in the core, or the session to copy
+   * @param {number} position of it
+   * @throws {BmError} `argument` (nothing has changed), `numeric`
+   */
+  adopt(state, position) {
+    this.#checkOpen()
+    if (position === 0) {
+      this.reset()
+      return
+    }
+    if (state instanceof GpuSession) this.#copyFrom(state)
+    else this.#writeFrom(state)
+    this.#begin(position)
+  }
+
+  /** @param {GpuSession} other */
+  #copyFrom(other) {
+    other.#checkReady()
+    other.#flush()
+    this.#lastCount = 1
+    const encoder = this.#model.device.encoder()
+    const targets = this.#places()
+    for (const [i, { buffer, from, bytes }] of other.#places().entries()) {
+      const target = targets[i]
+      if (target) encoder.copyBufferToBuffer(buffer, from, target.buffer, target.from, bytes)
+    }
+    this.#model.device.queue.submit([encoder.finish()])
+  }
+
+  /** @param {Uint8Array} block */
+  #writeFrom(block) {
+    if (block.length !== this.stateBytes) {
+      throw new BmError('argument', `a state of ${block.length} bytes, want ${this.stateBytes}`)
+    }
+    this.#lastCount = 1
+    const places = this.#places()
+    const last = places[0]
+    const view = new DataView(block.buffer, block.byteOffset, block.length)
+    for (let i = 0; last && i < last.bytes; i += 4) {
+      if (Number.isFinite(view.getFloat32(last.to + i, true))) continue
+      this.#failed = true
+      throw new BmError('numeric', 'the state holds NaN or infinity')
+    }
+    for (const { buffer, from, to, bytes } of places) {
+      const part = /** @type {BufferSource} */ (block.subarray(to, to + bytes))
+      this.#model.device.queue.writeBuffer(buffer, from, part)
+    }
+  }
+
+  #checkOpen() {
+    if (this.#closed) throw new BmError('closed', 'the session was closed')
+  }
+
+  #checkReady() {
+    this.#checkOpen()
+    if (this.#failed)
+      throw new BmError('numeric', 'the state holds NaN or infinity: reset the session')
+  }
+
+  /** Frees the state. Idempotent. */
+  close() {
+    if (this.#closed) return
+    this.#closed = true
+    this.#model.core.call('block_free', this.#logits)
+    for (const buffer of Object.values(this.#buffers)) buffer.destroy()
+    this.#onClose(this)
+  }
+}
+
+/** @typedef {Record<'conv' | 'scales' | 'ssm' | 'hidden' | 'chunk' | 'logits', GPUBuffer>} SessionBuffers */
+
+/** The bind groups that belong to a session. @param {GpuModel} model @param {SessionBuffers} own */
+function makeGroups({ device, kernels, layers, sizes, work, headTable, normF }, own) {
+  const bytes = layerBytes(sizes)
+  const part = (
+    /** @type {GPUBuffer} */ buffer,
+    /** @type {number} */ size,
+    /** @type {number} */ layer,
+  ) => ({
+    buffer,
+    offset: layer * aligned(size),
+    size,
+  })
+  return {
+    groups: layers.map((layer, i) => {
+      const ssm = part(own.ssm, bytes.ssm, i)
+      const scales = part(own.scales, bytes.scales, i)
+      return {
+        in: device.bind(kernels.inOne, [layer.inSign, work.x, work.c, work.zxbcdt, own.chunk]),
+        conv: device.bind(kernels.conv, [
+          work.zxbcdt,
+          part(own.conv, bytes.conv, i),
+          layer.conv,
+          layer.convBias,
+          own.chunk,
+        ]),
+        scan: device.bind(kernels.scan, [work.zxbcdt, ssm, scales, layer.heads, work.y, own.chunk]),
+        out: device.bind(kernels.outOne, [layer.outSign, work.x, work.c, work.r, own.chunk]),
+        rescale: device.bind(kernels.rescale, [ssm, scales]),
+      }
+    }),
+    finish: device.bind(kernels.norm, [work.r, normF.scale, normF.bias, own.hidden, work.c]),
+    heads: headTable.segments.map(({ buffer, uniform }) =>
+      device.bind(kernels.head, [
+        buffer,
+        headTable.scales,
+        uniform,
+        own.hidden,
+        work.logits,
+        own.chunk,
+      ]),
+    ),
+  }
+}

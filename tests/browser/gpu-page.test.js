@@ -1,0 +1,147 @@
+/**
+ * WebGPU in real Chromium, on its software adapter: a page's text is Node's, states cross, and a GPU process that dies leaves errors, not silence.
+ */
+
+import assert from 'node:assert/strict'
+import { copyFile, mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { BiMamba as NodeBiMamba } from '../../js/index.js'
+import { installPackage } from '../js/support/installed-package.js'
+import { MODEL_FILE } from '../js/support/model-file.js'
+import { launchChromium } from './chromium.js'
+import { startPageServer } from './page-server.js'
+
+/** @typedef {typeof import('../../js/index.js')} Package */
+/** @typedef {{ BiMamba: Package['BiMamba'] }} PageNames */
+
+const PROMPT = 'Once upon a time'
+const OPTIONS = { maxTokens: 8, temperature: 0 }
+
+/** @type {Awaited<ReturnType<typeof installPackage>>} */
+let installed
+/** @type {Awaited<ReturnType<typeof startPageServer>>} */
+let server
+/** @type {import('playwright-core').Browser} */
+let browser
+let text = ''
+
+before(async () => {
+  installed = await installPackage()
+  const models = join(installed.project, 'models')
+  await mkdir(models)
+  await copyFile(MODEL_FILE, join(models, 'good.safetensors'))
+  const folders = {
+    page: new URL('.', import.meta.url).pathname,
+    package: join(installed.project, 'node_modules/bimamba'),
+    models,
+  }
+  server = await startPageServer({ folders })
+  browser = await launchChromium([], { gpu: true })
+  const model = await NodeBiMamba.load(MODEL_FILE, { precision: 'exact' })
+  for await (const piece of model.generate(PROMPT, OPTIONS)) text += piece
+  await model.close()
+})
+
+after(async () => {
+  await browser?.close()
+  await server?.close()
+  await installed?.remove()
+})
+
+/** @param {import('playwright-core').Browser} [from] */
+async function openPage(from = browser) {
+  const page = await from.newPage()
+  page.on('pageerror', (error) => assert.fail(`the page complains: ${error.message}`))
+  await page.goto(`${server.url}/page/plain-page.html`)
+  await page.waitForFunction(() => 'BiMamba' in globalThis)
+  return page
+}
+
+for (const inline of [false, true]) {
+  test(`${inline ? 'inline' : 'in a worker'}: the text of Node, and a session that goes on there`, async () => {
+    const page = await openPage()
+    const found = await page.evaluate(
+      async ({ inline, prompt, options }) => {
+        const { BiMamba } = /** @type {PageNames} */ (/** @type {unknown} */ (globalThis))
+        const model = await BiMamba.load('../models/good.safetensors', { inline, device: 'webgpu' })
+        let made = ''
+        for await (const piece of model.generate(prompt, options)) made += piece
+        const session = await model.createSession({ checkpointBytes: 0 })
+        await session.append(prompt)
+        const bytes = Array.from(await session.save())
+        const { device, variant } = model.info
+        await model.close()
+        return { made, bytes, device, variant }
+      },
+      { inline, prompt: PROMPT, options: OPTIONS },
+    )
+    assert.deepEqual([found.device, found.variant], ['webgpu', 'webgpu'])
+    assert.equal(found.made, text)
+    const model = await NodeBiMamba.load(MODEL_FILE, { precision: 'exact' })
+    const loaded = await model.loadSession(Uint8Array.from(found.bytes))
+    let there = ''
+    for await (const piece of loaded.generate(OPTIONS)) there += piece
+    assert.equal(there, text)
+    await model.close()
+    await page.close()
+  })
+}
+
+test('the GPU process dies in the middle of a text: an error that says so, and WebAssembly goes on', async () => {
+  const page = await openPage()
+  await page.evaluate(async () => {
+    const { BiMamba } = /** @type {PageNames} */ (/** @type {unknown} */ (globalThis))
+    const model = await BiMamba.load('../models/good.safetensors', { device: 'webgpu' })
+    const session = await model.createSession()
+    await session.append('Once upon a time')
+    Object.assign(globalThis, { model, session, saved: await session.save() })
+  })
+  const devtools = await browser.newBrowserCDPSession()
+  const failed = page.evaluate(async () => {
+    const { session } = /** @type {{ session: import('../../js/index.js').Session }} */ (
+      /** @type {unknown} */ (globalThis)
+    )
+    try {
+      for await (const _ of session.generate({ maxTokens: 100000, stopTokens: [] }));
+      return 'ended'
+    } catch (error) {
+      return /** @type {{ code?: string }} */ (error).code
+    }
+  })
+  await page.waitForTimeout(1500)
+  await devtools.send(/** @type {never} */ ('Browser.crashGpuProcess')).catch(() => {})
+  assert.equal(await failed, 'gpu')
+  const went = await page.evaluate(async (options) => {
+    const { BiMamba, model, saved } =
+      /** @type {PageNames & { model: NodeBiMamba, saved: Uint8Array }} */ (
+        /** @type {unknown} */ (globalThis)
+      )
+    await model.close()
+    const other = await BiMamba.load('../models/good.safetensors')
+    const session = await other.loadSession(saved)
+    let made = ''
+    for await (const piece of session.generate(options)) made += piece
+    await other.close()
+    return made
+  }, OPTIONS)
+  assert.equal(went, text)
+  await page.close()
+})
+
+test('a browser without an adapter: "webgpu" says why, "auto" says why and computes', async () => {
+  const plain = await launchChromium()
+  const page = await openPage(plain)
+  const found = await page.evaluate(async () => {
+    const { BiMamba } = /** @type {PageNames} */ (/** @type {unknown} */ (globalThis))
+    const url = '../models/good.safetensors'
+    const refused = await BiMamba.load(url, { device: 'webgpu' }).catch((error) => error.code)
+    const model = await BiMamba.load(url, { device: 'auto' })
+    const { device, deviceNote } = model.info
+    await model.close()
+    return { refused, device, deviceNote }
+  })
+  assert.deepEqual([found.refused, found.device], ['unsupported', 'wasm'])
+  assert.match(String(found.deviceNote), /WebGPU/)
+  await plain.close()
+})

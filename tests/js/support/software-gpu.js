@@ -1,0 +1,14 @@
+/**
+ * WebGPU without a GPU: the package `webgpu` on the software driver that comes with Chromium.
+ *
+ * Owns where that driver is. A driver is chosen when the process starts (VK_DRIVER_FILES), which scripts/test.js does.
+ */
+
+import { findGpu } from '../../../js/platform.js'
+
+/** @returns {Promise<false | string>} why tests of the GPU are skipped, as node:test wants it */
+export async function missingGpu() {
+  const gpu = await findGpu()
+  const adapter = await gpu?.requestAdapter()
+  return adapter ? false : 'no WebGPU adapter: VK_DRIVER_FILES names no driver (npm test sets it)'
+}
