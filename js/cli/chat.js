@@ -68,7 +68,8 @@ export async function run(args, io) {
   try {
     const start = async () => {
       const session = await model.createSession(seed === undefined ? {} : { seed })
-      if (system !== undefined) await session.say([{ role: 'system', content: system }], io)
+      if (system !== undefined)
+        await session.say([{ role: 'system', content: system }], { signal: io.signal })
       return session
     }
     const first = saved === undefined ? await start() : await store.load(saved, model)

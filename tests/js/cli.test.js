@@ -336,6 +336,7 @@ test('chat: a reply to each line; save, undo, again, fork and back', () => {
 
 test('chat: a system text, a new beginning, and mistakes that are told', () => {
   const system = chat(['hello', '/reset', 'hello'], ['--system', 'Be kind.'])
+  assert.deepEqual([system.status, system.stderr], [0, 'a new chat\n'])
   const half = system.stdout.length / 2
   assert.equal(system.stdout.slice(0, half), system.stdout.slice(half))
   const { stderr, status } = chat([
