@@ -200,7 +200,94 @@ static void use_prompt(input *in, const bm_config *config, bm_session *session,
     }
 }
 
-static bm_session *open_session(input *in, const bm_model *model) {
+/* Bytes of a caller's in the place of the state, or of the wrong position. */
+static void use_state(input *in, const bm_config *config, bm_session *session, bm_dtype dtype) {
+    uint8_t *block = bm_session_state(session);
+    size_t size = (size_t)bm_state_bytes(config, dtype);
+    check_random r = check_seed(take_bytes(in, 2), 1);
+    unsigned kind = take(in);
+    for (size_t i = 0; kind >= 0x40 && i + 4 <= size; i += 4) {
+        uint32_t bits = bm_bits_of(check_normal(&r));
+        if (kind >= 0xc0)
+            bits = (uint32_t)check_next(&r);
+        else if (kind >= 0x80)
+            bits = bm_bits_of(check_wide(&r, -120, 127));
+        memcpy(block + i, &bits, 4);
+    }
+    bm_error err = {0};
+    uint64_t position = take_bytes(in, take(in) >= 0xf0 ? 6 : 1);
+    check_error(bm_session_adopt(session, position, &err), &err);
+    CHECK(bm_session_position(session) == position, "position %llu",
+          (unsigned long long)bm_session_position(session));
+}
+
+/* The same session twice is one of the pairs. */
+static void use_together(input *in, const bm_config *config, bm_session *const *sessions) {
+    unsigned kind = take(in);
+    bm_session *pair[] = {sessions[0], kind < 0x20 ? sessions[0] : sessions[1]};
+    uint32_t ids[] = {take(in) % config->vocab_size,
+                      (uint32_t)take_bytes(in, kind >= 0xf0 ? 4 : 1)};
+    uint64_t before[] = {bm_session_position(pair[0]), bm_session_position(pair[1])};
+    bm_error err = {0};
+    bm_status status = bm_session_append_each(pair, ids, 2, &err);
+    check_error(status, &err);
+    for (size_t i = 0; i < 2; i++) {
+        uint64_t moved = bm_session_position(pair[i]) - before[i];
+        CHECK(moved == (status == BM_OK) || (status == BM_E_NUMERIC && moved == 1),
+              "session %zu moved by %llu", i, (unsigned long long)moved);
+    }
+    check_error(bm_session_logits_each(pair, 2, &err), &err);
+}
+
+/* Options mostly within their limits; finite logits give an id, whatever the options. */
+static void use_sampler(input *in, const bm_config *config) {
+    check_random r = check_seed(take_bytes(in, 2), 2);
+    const bm_bias biases[] = {{(uint32_t)take(in), take(in) >= 0x80 ? -INFINITY : 5.0f},
+                              {(uint32_t)take(in), (float)take(in) - 128.0f}};
+    const uint32_t breakers[] = {(uint32_t)take(in)};
+    const unsigned wild = take(in);
+    bm_sampling o = {.biases = biases,
+                     .n_biases = take(in) % 3,
+                     .repetition_penalty = (float)take(in) / 64.0f,
+                     .repetition_window = take(in),
+                     .frequency_penalty = (float)take(in) - 128.0f,
+                     .presence_penalty = (float)take(in) - 100.0f,
+                     .history_window = take(in),
+                     .dry_multiplier = (float)(take(in) % 4),
+                     .dry_base = 1.0f + (float)take(in) / 16.0f,
+                     .dry_allowed_length = take(in) % 5,
+                     .dry_breakers = breakers,
+                     .n_dry_breakers = take(in) % 2,
+                     .no_repeat_ngram = take(in) % 6,
+                     .temperature = (float)take(in) / 64.0f,
+                     .top_k = take(in) % 64,
+                     .typical_p = (float)take(in) / 255.0f,
+                     .top_p = (float)take(in) / 255.0f,
+                     .min_p = (float)take(in) / 255.0f,
+                     .mirostat_tau = (float)(take(in) % 8),
+                     .mirostat_eta = (float)take(in) / 255.0f,
+                     .seed = take_bytes(in, 2)};
+    bm_sampler *sampler = NULL;
+    bm_error err = {0};
+    bm_status status = bm_sampler_create(config->vocab_size, &o, &sampler, &err);
+    check_error(status, &err);
+    CHECK((status == BM_OK) == (sampler != NULL), "status %d", (int)status);
+    float *logits = check_take(config->vocab_size * sizeof *logits);
+    for (size_t draw = 0; sampler && draw < 8; draw++) {
+        for (uint32_t i = 0; i < config->vocab_size; i++)
+            logits[i] = wild >= 0xc0 ? check_wide(&r, -120, 127) : 5.0f * check_normal(&r);
+        uint32_t id = bm_sampler_sample(sampler, logits);
+        CHECK(id < config->vocab_size, "id %u", id);
+        for (size_t i = 0; i < 40; i++)
+            bm_sampler_accept(sampler, wild % 2 ? id : (uint32_t)check_between(&r, 0, 5));
+        bm_sampler_state state = bm_sampler_save(sampler);
+        bm_sampler_restore(sampler, &state);
+    }
+    bm_sampler_free(sampler);
+    check_release();
+}
+
+static bm_session *open_session(input *in, const bm_model *model, bm_dtype *dtype) {
     unsigned kind = take(in);
     bm_session_options options = {(bm_precision)(kind % 4), kind & 4 ? BM_I16 : BM_F32,
                                   take(in) % 24, NULL};
@@ -209,6 +296,7 @@ static bm_session *open_session(input *in, const bm_model *model) {
     bm_status status = bm_session_create(model, &options, &session, &err);
     check_error(status, &err);
     CHECK((status == BM_OK) == (session != NULL), "status %d", (int)status);
+    *dtype = options.state_dtype;
     return session;
 }
 
@@ -225,25 +313,34 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (status != BM_OK)
         return 0;
     bool written[256 * 13 + 8] = {false};
-    bm_session *session = NULL;
+    bm_session *sessions[2] = {NULL, NULL}; /* the prompt is the first one's */
+    bm_dtype dtypes[2] = {BM_F32, BM_F32};
     bm_prompt *prompt = NULL;
     for (unsigned calls = 0; in.left > 0 && calls < MOST_CALLS; calls++) {
-        unsigned call = take(&in) % 8;
+        unsigned call = take(&in) % 12;
+        unsigned which = call % 2;
         if (call == 0)
             write_some(&in, model, &config, written);
         else if (call == 1)
             check_error(bm_model_seal_part(model, take(&in), &err), &err);
         else if (call == 2)
             complete(&in, model, &config, written);
-        else if (session && call == 3)
-            use_prompt(&in, &config, session, &prompt);
-        else if (session)
-            use_session(&in, &config, session);
+        else if (call == 3)
+            use_sampler(&in, &config);
+        else if (!sessions[which])
+            sessions[which] = open_session(&in, model, &dtypes[which]);
+        else if (call == 4)
+            use_prompt(&in, &config, sessions[0], &prompt);
+        else if (call == 6 && sessions[1])
+            use_together(&in, &config, sessions);
+        else if (call == 5 || call == 8)
+            use_state(&in, &config, sessions[which], dtypes[which]);
         else
-            session = open_session(&in, model);
+            use_session(&in, &config, sessions[which]);
     }
     bm_prompt_free(prompt);
-    bm_session_free(session);
+    bm_session_free(sessions[0]);
+    bm_session_free(sessions[1]);
     bm_model_free(model);
     return 0;
 }
