@@ -1,13 +1,14 @@
 /**
  * Where a model is computed: in WebAssembly or on the GPU.
  *
- * Owns the choice and its reasons. The idea of 'auto': which of them is quicker is measured, on layers of the model's own shape with nothing in
+ * Owns the choice and its reasons. A GPU is tested before anything is trusted to it. The idea of 'auto': which of them is quicker is measured, on layers of the model's own shape with nothing in
  * them, before the weights arrive; and a GPU that is a program on the processor is never taken.
  */
 
 import { BmError } from './errors.js'
 import { GpuDevice } from './gpu/gpu-device.js'
 import { GpuModel } from './gpu/gpu-model.js'
+import { testDevice } from './gpu/self-test.js'
 import { findGpu } from './platform.js'
 
 /** @typedef {import('./core.js').Core} Core */
@@ -22,7 +23,7 @@ const PROBE = { layers: 4, tokens: 6 }
  * @param {ModelConfig} config
  * @param {{ device: 'wasm' | 'webgpu' | 'auto', state: string, head: string }} options
  * @returns {Promise<Choice>} the device is the caller's
- * @throws {BmError} `unsupported`, `memory`, `gpu`: with 'webgpu' only
+ * @throws {BmError} `unsupported`, `memory`, `gpu` (also where its results are wrong): with 'webgpu' only
  */
 export async function chooseDevice(core, config, { device, state, head }) {
   if (device === 'wasm') return { device: null, note: null }
@@ -35,8 +36,12 @@ export async function chooseDevice(core, config, { device, state, head }) {
   try {
     if (why) throw new BmError('unsupported', `the GPU: ${why}`)
     const opened = await GpuDevice.open(await findGpu())
-    if (device === 'webgpu') return { device: opened, note: null }
-    const note = await reasonAgainst(core, opened, config)
+    const note = await closedOnError(opened, async () => {
+      const reason = device === 'auto' ? softwareReason(opened) : null
+      if (reason) return reason
+      await testDevice(core, opened, config)
+      return device === 'auto' ? speedReason(core, opened, config) : null
+    })
     if (note === null) return { device: opened, note }
     opened.close()
     return { device: null, note }
@@ -46,10 +51,23 @@ export async function chooseDevice(core, config, { device, state, head }) {
   }
 }
 
+/** @template T @param {GpuDevice} device @param {() => Promise<T>} work @returns {Promise<T>} */
+async function closedOnError(device, work) {
+  try {
+    return await work()
+  } catch (error) {
+    device.close()
+    throw error
+  }
+}
+
+/** @param {GpuDevice} device @returns {string | null} */
+function softwareReason({ softwareName }) {
+  return softwareName && `WebGPU here is ${softwareName}, no GPU`
+}
+
 /** @param {Core} core @param {GpuDevice} device @param {ModelConfig} config @returns {Promise<string | null>} null: the GPU is quicker */
-async function reasonAgainst(core, device, config) {
-  const software = device.softwareName
-  if (software) return `WebGPU here is ${software}, no GPU`
+async function speedReason(core, device, config) {
   const small = {
     ...config,
     n_layer: Math.min(PROBE.layers, config.n_layer),

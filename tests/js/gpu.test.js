@@ -10,6 +10,7 @@ import { syntheticConfig } from '../../js/cli/synthetic-model.js'
 import { Core } from '../../js/core.js'
 import { GpuDevice } from '../../js/gpu/gpu-device.js'
 import { GpuModel } from '../../js/gpu/gpu-model.js'
+import { testDevice } from '../../js/gpu/self-test.js'
 import { BiMamba } from '../../js/index.js'
 import { findGpu } from '../../js/platform.js'
 import { join } from './support/collect.js'
@@ -326,4 +327,30 @@ test('where it is computed: what cannot be, what is not worth it', { skip }, asy
     code: 'argument',
     message: /device is "gpu", want wasm, webgpu, auto/,
   })
+})
+
+test('a GPU that computes wrong is not used', { skip }, async () => {
+  const { default: shaders } = await import('../../dist/shaders.mjs')
+  const faults = {
+    conv: ['bias[channel]', '0.0'],
+    scan: ['* decay', ''],
+    matmul: ['c[token]', '0.0'],
+  }
+  for (const [name, [right = '', wrong = '']] of Object.entries(faults)) {
+    const before = String(shaders[name])
+    assert.ok(before.includes(right))
+    shaders[name] = before.replace(right, wrong)
+    const core = await Core.create()
+    const device = await openDevice()
+    await assert.rejects(
+      testDevice(core, device, SMALL),
+      { code: 'gpu', message: /computes wrong/ },
+      name,
+    )
+    device.close()
+    shaders[name] = before
+  }
+  const device = await openDevice()
+  for (const config of Object.values(SHAPES)) await testDevice(await Core.create(), device, config)
+  device.close()
 })

@@ -146,9 +146,16 @@ test('importing it does nothing: no output, no open handle', async () => {
 
 test('a TypeScript user sees the types', async () => {
   const program = `
-    import { BiMamba, BmError } from 'bimamba'
+    import { BiMamba, BmError, type Session } from 'bimamba'
     const model: BiMamba = await BiMamba.load('model.safetensors', { precision: 'high' })
     for await (const text of model.generate('x', { maxTokens: 1 })) { const s: string = text; s.trim() }
+    const session: Session = await model.createSession({ seed: 1 })
+    for await (const { text, logprob } of session.generateTokens({ logitBias: { 5: -Infinity } })) { const n: number | null = logprob; text + n }
+    const bytes: Uint8Array = await session.save({ state: 'i8' })
+    const loaded: Session = await model.loadSession(bytes)
+    const read: number = await loaded.rewind(-1)
+    // @ts-expect-error: BOS belongs to append
+    session.generate({ bos: true, maxTokens: read })
     // @ts-expect-error: no such precision
     await BiMamba.load('model.safetensors', { precision: 'low' })
     const code: 'closed' | string = new BmError('closed', 'x').code
