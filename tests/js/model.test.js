@@ -10,6 +10,7 @@ import { createServer } from 'node:http'
 import { after, before, test } from 'node:test'
 import { BiMamba, BmError, VERSION } from '../../js/index.js'
 import { checkGenerate } from '../../js/settings.js'
+import { collect } from './support/collect.js'
 import { tinyModel } from './support/tiny-model.js'
 
 const INDEX = new URL('../../js/index.js', import.meta.url).href
@@ -51,13 +52,6 @@ async function join(pieces) {
     text += piece
   }
   return text
-}
-
-/** @template T @param {AsyncGenerator<T, unknown, void>} items @returns {Promise<T[]>} */
-async function collect(items) {
-  const list = []
-  for await (const item of items) list.push(item)
-  return list
 }
 
 /** @param {string} code @param {RegExp} [pattern] */
