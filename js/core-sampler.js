@@ -91,6 +91,11 @@ export class CoreSampler {
     this.#handle = core.pointer('sampler_create', session.vocabSize)
   }
 
+  /** Draws from another session's logits from now on. @param {CoreLogits} session */
+  follow(session) {
+    this.#session = session
+  }
+
   /** @param {number} id one token of the context, prompt or output, in order */
   accept(id) {
     checkInteger('token id', id, 0, this.#session.vocabSize - 1)

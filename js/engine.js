@@ -80,6 +80,9 @@ export class Engine {
   #header
   #options
   #deviceNote
+  #reload
+  /** @type {Promise<import('./core-model.js').CoreModel> | null} WebAssembly takes over from the GPU */
+  #takeover = null
   #tokenizer
   #table
   #cache
@@ -101,10 +104,13 @@ export class Engine {
    * @param {Tokenizer | null} parts.tokenizer
    * @param {EngineOptions} parts.options
    * @param {string | null} [parts.deviceNote]
+   * @param {((core: import('./core.js').Core) => Promise<{ model: import('./core-model.js').CoreModel, header: PackedHeader }>) | null} [parts.reload]
+   *   the same model again, in WebAssembly
    * @param {import('./download.js').CacheReport | null} parts.cache
    * @param {Uint32Array | null} parts.readIds  what the session has read already
    */
-  constructor({ core, model, session, header, tokenizer, options, deviceNote, cache, readIds }) {
+  constructor(parts) {
+    const { core, model, session, header, tokenizer, options, cache, readIds } = parts
     this.#core = core
     this.#model = model
     this.#timeline = new Timeline(session, { seed: 0, checkpointBytes: 0 })
@@ -112,17 +118,19 @@ export class Engine {
     this.#tokenizer = tokenizer
     this.#table = tokenizer && new TokenBytes(tokenizer.file)
     this.#options = options
-    this.#deviceNote = deviceNote ?? null
+    this.#deviceNote = parts.deviceNote ?? null
+    this.#reload = parts.reload ?? null
     this.#cache = cache
     this.#readIds = readIds
-    this.#sessions = new SessionHost({
+    const shared = {
       core,
       model,
       header,
       tokenizer,
       table: this.#table,
       options,
-    })
+    }
+    this.#sessions = new SessionHost(shared, this.#recover.bind(this))
   }
 
   /** @returns {Description} */
@@ -235,6 +243,39 @@ export class Engine {
       this.#timeline.restart(ids)
       return evaluate(job)
     })
+  }
+
+  /**
+   * When the GPU is lost, WebAssembly goes on: the weights come from where they came from, and each text from its last checkpoint.
+   *
+   * @param {unknown} error
+   * @returns {Promise<import('./core-model.js').CoreModel | null>} the model that computes now; null: the error stands
+   */
+  async #recover(error) {
+    const isLost = error instanceof BmError && error.code === 'gpu'
+    if (!isLost || !this.#reload || this.#closed) return null
+    this.#takeover ??= this.#takeOver(this.#reload, error.message)
+    try {
+      return await this.#takeover
+    } catch {
+      return null
+    }
+  }
+
+  /** @param {NonNullable<ConstructorParameters<typeof Engine>[0]['reload']>} reload @param {string} why */
+  async #takeOver(reload, why) {
+    const { model, header } = await reload(this.#core)
+    if (header.identity !== this.#header.identity || this.#closed) {
+      model.close()
+      throw new BmError('gpu', 'the file is another one now')
+    }
+    const lost = this.#model
+    this.#model = model
+    this.#deviceNote = `${why}; WebAssembly goes on`
+    this.#timeline.moveTo(model.createSession(this.#options))
+    await this.#sessions.moveTo(model)
+    lost.close()
+    return model
   }
 
   /** @returns {Promise<MemoryUse>} */
@@ -361,7 +402,8 @@ export class Engine {
       this.#checkOpen()
       this.#timeline.restart(ids, this.#takeRead(ids))
       const lanes = [{ timeline: this.#timeline, settings, stats }]
-      const job = { model: this.#model, lanes, eosIds, table: this.#table, isLast: true }
+      const recover = this.#recover.bind(this)
+      const job = { model: this.#model, lanes, eosIds, table: this.#table, isLast: true, recover }
       yield* generate(signal ? { ...job, signal } : job)
     } catch (error) {
       if (!signal?.aborted) stats.finishReason = 'error'

@@ -62,6 +62,7 @@ export function newStats(seed) {
  * @property {readonly number[]} eosIds
  * @property {TokenBytes | null} table   null: a model without a tokenizer; all texts are empty
  * @property {boolean} isLast            nothing will continue these texts
+ * @property {(error: unknown) => Promise<AnyModel | null>} [recover]  after an error: the model that the timelines have now, or null when it stands
  * @property {AbortSignal} [signal]
  */
 
@@ -162,23 +163,28 @@ const MOST_HISTORY = 65536
  * @returns {AsyncGenerator<GeneratedPiece, void, void>} of each lane one piece a token, and perhaps one with the rest of the text behind EOS
  */
 export async function* generate(job) {
-  const { model, signal } = job
+  const { signal } = job
   /** @type {Writer[]} */
   const writers = []
   try {
     for (const [i, lane] of job.lanes.entries()) writers.push(new Writer(i, lane, job))
     let began = performance.now()
     const pace = new Pace(Number(writers[0]?.timeline.session.maxChunk))
-    for (const { timeline, stats } of writers) {
-      await timeline.settle(signal, pace)
-      stats.prefillMs = performance.now() - began
-    }
+    await settle(job, writers, pace)
+    for (const { stats } of writers) stats.prefillMs = performance.now() - began
     for (const writer of writers) yield* writer.begin()
     began = performance.now()
+    let { model } = job
     for (;;) {
       const active = writers.filter(({ isDone }) => !isDone)
       if (active.length === 0) return
-      await step(model, active, pace, signal)
+      try {
+        await step(model, active, pace, signal)
+      } catch (error) {
+        model = await recovered(job, error)
+        await settle(job, writers, pace)
+        await step(model, active, pace, signal)
+      }
       for (const writer of active) {
         signal?.throwIfAborted()
         yield* writer.next(began)
@@ -187,6 +193,27 @@ export async function* generate(job) {
   } finally {
     for (const writer of writers) writer.close()
   }
+}
+
+/** @param {GenerateJob} job @param {unknown} error @returns {Promise<AnyModel>} */
+async function recovered({ recover }, error) {
+  const model = (await recover?.(error)) ?? null
+  if (model) return model
+  throw error
+}
+
+/** Lets all timelines read what they have not read. @param {GenerateJob} job @param {Writer[]} writers @param {Pace} pace */
+async function settle(job, writers, pace) {
+  for (const { timeline } of writers) {
+    try {
+      await timeline.settle(job.signal, pace)
+    } catch (error) {
+      await recovered(job, error)
+      await timeline.settle(job.signal, pace)
+    }
+  }
+  // What computes may be another one since.
+  for (const { sampler, timeline } of writers) sampler.follow(timeline.session)
 }
 
 /**

@@ -40,14 +40,12 @@ const quickestFamilies = new Map()
  */
 export class BiMamba {
   #engine
-  #description
   /** @type {Promise<void> | null} */
   #closing = null
 
   /** Use `BiMamba.load`. @param {import('./engine.js').Engine | RemoteEngine} engine */
   constructor(engine) {
     this.#engine = engine
-    this.#description = engine.describe()
   }
 
   /** The files that are kept on this device. */
@@ -107,12 +105,12 @@ export class BiMamba {
 
   /** The model's shape: layers, widths, vocabulary. */
   get config() {
-    return this.#description.config
+    return this.#engine.describe().config
   }
 
   /** Identity, sizes, special ids, precision, kernel family, SIMD, threads, source and licence. */
   get info() {
-    return this.#description.info
+    return this.#engine.describe().info
   }
 
   /** @returns {Stats | null} of the last generation that has ended: tokens, times, the seed, why it ended */

@@ -277,6 +277,7 @@ export class RemoteEngine {
       })
       if (answer.stats !== undefined) this.stats = answer.stats
       if (answer.laneStats !== undefined) this.laneStats = answer.laneStats
+      if (answer.description !== undefined) this.#description = answer.description
       if (answer.aborted && signal) throw signal.reason
       if (answer.error) throw unpackError(answer.error)
       return answer

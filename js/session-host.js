@@ -27,6 +27,7 @@ import { Timeline } from './timeline.js'
  * @property {import('./timeline.js').StateOptions} options
  */
 
+/** @typedef {(error: unknown) => Promise<import('./generate.js').AnyModel | null>} Recover */
 /** @typedef {{ seed: number, checkpointBytes: number }} SessionOptions */
 
 /** What a session's owner is told after every action. @typedef {{ value: unknown, position: number }} Outcome */
@@ -44,14 +45,25 @@ export class SessionHost {
   #busy = new Set()
   #lastId = 0
 
-  /** @param {SessionHostParts} parts */
-  constructor(parts) {
+  #recover
+
+  /** @param {SessionHostParts} parts @param {Recover} recover  as in js/generate.js; it calls `moveTo` */
+  constructor(parts, recover) {
     this.#parts = parts
+    this.#recover = recover
     this.chat = new Chat(parts.header, parts.tokenizer)
   }
 
   get parts() {
     return this.#parts
+  }
+
+  /** What computed is gone. @param {import('./generate.js').AnyModel} model the same one, elsewhere */
+  async moveTo(model) {
+    this.#parts = { ...this.#parts, model }
+    for (const timeline of this.#timelines.values()) {
+      timeline.moveTo(await model.createSession(this.#parts.options))
+    }
   }
 
   /** @param {SessionOptions} options @returns {Promise<number>} a new session, at position 0 */
@@ -73,13 +85,17 @@ export class SessionHost {
    */
   async act(id, action, args, signal) {
     const timeline = this.#open(id)
-    const value = await this.#whileBusy([timeline], () =>
-      // Each action knows its arguments; js/session.js gave them.
-      /** @type {(...args: unknown[]) => unknown} */ (ACTIONS[action])(
-        { host: this, timeline, signal },
-        ...args,
-      ),
-    )
+    // Each action knows its arguments; js/session.js gave them.
+    const perform = /** @type {(...args: unknown[]) => unknown} */ (ACTIONS[action])
+    const once = () => perform({ host: this, timeline, signal }, ...args)
+    const value = await this.#whileBusy([timeline], async () => {
+      try {
+        return await once()
+      } catch (error) {
+        if (!(await this.#recover(error))) throw error
+        return once()
+      }
+    })
     this.#open(id)
     return { value, position: timeline.position }
   }
@@ -143,7 +159,8 @@ export class SessionHost {
       settings: /** @type {Settings} */ (settings[i]),
       stats: /** @type {Stats} */ (stats[i]),
     }))
-    const job = { model, lanes, eosIds: header.eosIds, table, isLast: false }
+    const recover = this.#recover
+    const job = { model, lanes, eosIds: header.eosIds, table, isLast: false, recover }
     try {
       yield* generate(signal ? { ...job, signal } : job)
     } catch (error) {

@@ -9,6 +9,7 @@ import { Core } from './core.js'
 import { chooseDevice } from './device-choice.js'
 import { EarlyPrompt } from './early-prompt.js'
 import { Engine } from './engine.js'
+import { BmError } from './errors.js'
 import { GpuModel } from './gpu/gpu-model.js'
 import { isWorthChoosing, quickestVariant } from './kernel-choice.js'
 import { LoadMeter } from './load-meter.js'
@@ -52,11 +53,30 @@ function threadsFor(wanted, fileBytes) {
 export async function startEngine(source, options, { onProgress, signal } = {}) {
   const meter = new LoadMeter(onProgress)
   return withFile(source, options.download, { meter, signal }, async (file, stop) => {
-    const engine = await new Startup(file, options, stop).run(meter)
+    const reload = (/** @type {Core} */ core) => loadAgain(core, source, options)
+    const engine = await new Startup(file, options, stop, reload).run(meter)
     meter.enter('ready')
     return engine
   })
 }
+
+/**
+ * The model once more, in WebAssembly: from the cache, where that has it.
+ * @param {Core} core @param {SourceDescriptor} source @param {EngineOptions} options @returns {Promise<Loaded>}
+ */
+function loadAgain(core, source, { download, head, variant }) {
+  // Nobody has kept what was given as bytes.
+  if (source.kind === 'bytes')
+    throw new BmError('gpu', 'the model was given as bytes: load it again')
+  const control = { meter: new LoadMeter(undefined), signal: undefined }
+  return withFile(source, download, control, (file) => {
+    const modelFor = (/** @type {PackedHeader} */ { config }) =>
+      core.createModel(config, { variant, head })
+    return loadModel(core, file, { modelFor, head })
+  })
+}
+
+/** @typedef {{ model: import('./core-model.js').CoreModel, header: PackedHeader }} Loaded */
 
 /**
  * Gets a file into the cache, and no further.
@@ -112,6 +132,7 @@ class Startup {
   #file
   #options
   #stop
+  #reload
   /** @type {AnyModel | null} */
   #model = null
   /** @type {import('./timeline.js').AnySession | null} */
@@ -131,9 +152,10 @@ class Startup {
   /** It has failed, and what fails now does so because of that. */
   #isOver = false
 
-  /** @param {ModelFile} file @param {EngineOptions} options @param {AbortController} stop */
-  constructor(file, options, stop) {
+  /** @param {ModelFile} file @param {EngineOptions} options @param {AbortController} stop @param {(core: Core) => Promise<Loaded>} reload */
+  constructor(file, options, stop, reload) {
     this.#file = file
+    this.#reload = reload
     this.#options = options
     this.#stop = stop
   }
@@ -189,6 +211,7 @@ class Startup {
         tokenizer,
         options: this.#options,
         deviceNote: note,
+        reload: this.#reload,
         cache: this.#file.report(),
         readIds: ids ?? null,
       })

@@ -72,6 +72,12 @@ export class Timeline {
     return this.#session
   }
 
+  /** What computed is gone: another one, of the same model, reads what it must. @param {AnySession} session at position 0 */
+  moveTo(session) {
+    this.#session = session
+    this.#isStale = true
+  }
+
   /** @returns {number} tokens of the text */
   get position() {
     return this.#ids.length

@@ -25,10 +25,10 @@ import { BmError } from './errors.js'
 /** @typedef {import('./engine.js').EngineOptions} EngineOptions */
 
 /**
- * From the engine. `stats` and `laneStats` come with the end of a stream, however it ended. `progress` is no answer.
+ * From the engine. `stats`, `laneStats` and `description` come with the end of a stream, however it ended. `progress` is no answer.
  *
  * @typedef {{ id: number, value?: unknown, done?: boolean, error?: PackedError, aborted?: boolean,
- *   stats?: import('./generate.js').Stats | null, laneStats?: import('./generate.js').Stats[], progress?: import('./load-meter.js').Progress }} Answer
+ *   stats?: import('./generate.js').Stats | null, laneStats?: import('./generate.js').Stats[], description?: import('./engine.js').Description, progress?: import('./load-meter.js').Progress }} Answer
  */
 
 /** @typedef {{ code: import('./errors.js').BmErrorCode, message: string, stack?: string, cause?: string }} PackedError */

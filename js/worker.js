@@ -85,10 +85,11 @@ async function perform(request, signal) {
   }
 }
 
-/** @param {number} stream @returns {Pick<Answer, 'stats' | 'laneStats'>} */
+/** @param {number} stream @returns {Pick<Answer, 'stats' | 'laneStats' | 'description'>} */
 function end(stream) {
   streams.delete(stream)
-  return { stats: engine?.stats ?? null, laneStats: engine?.laneStats ?? [] }
+  const { stats = null, laneStats = [] } = engine ?? {}
+  return { stats, laneStats, ...(engine ? { description: engine.describe() } : {}) }
 }
 
 /** @returns {import('./engine.js').Engine} */

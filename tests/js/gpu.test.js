@@ -5,6 +5,7 @@
  */
 
 import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
 import { after, before, describe, test } from 'node:test'
 import { syntheticConfig } from '../../js/cli/synthetic-model.js'
 import { Core } from '../../js/core.js'
@@ -327,6 +328,57 @@ test('where it is computed: what cannot be, what is not worth it', { skip }, asy
     code: 'argument',
     message: /device is "gpu", want wasm, webgpu, auto/,
   })
+})
+
+test('a GPU that is lost under its texts: WebAssembly goes on with each of them', {
+  skip,
+}, async () => {
+  const wasm = await BiMamba.load(TRAINED, { inline: true, precision: 'exact' })
+  /** @type {GpuDevice[]} */
+  const devices = []
+  const { create } = GpuModel
+  GpuModel.create = (core, opened, config) => {
+    devices.push(opened)
+    return create.call(GpuModel, core, opened, config)
+  }
+  const options = { maxTokens: 10, temperature: 0 }
+  try {
+    const model = await BiMamba.load(TRAINED, {
+      inline: true,
+      device: 'webgpu',
+      precision: 'exact',
+    })
+    const session = await model.createSession({ seed: 2 })
+    await session.append('Once upon a time there was')
+    const snapshot = await session.snapshot()
+    const pieces = model.generate('Once upon a time', options)
+    let text = ''
+    for (let i = 0; i < 4; i++) text += (await pieces.next()).value
+    /** @type {GpuDevice | null} */
+    devices.at(-1)?.close()
+    for await (const piece of pieces) text += piece
+    assert.equal(text, await join(wasm.generate('Once upon a time', options)))
+    assert.equal(model.info.device, 'wasm')
+    assert.match(String(model.info.deviceNote), /lost: closed; WebAssembly goes on/)
+    // What was a session on the GPU is one now, and so is its snapshot.
+    const there = await wasm.createSession()
+    await there.append('Once upon a time there was')
+    const want = await join(there.generate(options))
+    assert.equal(await join(session.generate(options)), want)
+    await session.restore(snapshot)
+    assert.equal(await join(session.generate(options)), want)
+    await model.close()
+    // Bytes that nobody has kept do not come again.
+    const bytes = await readFile(TRAINED)
+    const given = await BiMamba.load(bytes, { inline: true, device: 'webgpu' })
+    /** @type {GpuDevice | null} */
+    devices.at(-1)?.close()
+    await assert.rejects(join(given.generate('a')), { code: 'gpu', message: /lost/ })
+    await given.close()
+  } finally {
+    Object.assign(GpuModel, { create })
+    await wasm.close()
+  }
 })
 
 test('a GPU that computes wrong is not used', { skip }, async () => {
