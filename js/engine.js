@@ -271,7 +271,7 @@ export class Engine {
     }
     const lost = this.#model
     this.#model = model
-    this.#deviceNote = `${why}; WebAssembly goes on`
+    this.#deviceNote = `${why}; the processor goes on`
     this.#timeline.moveTo(model.createSession(this.#options))
     await this.#sessions.moveTo(model)
     lost.close()

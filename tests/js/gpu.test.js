@@ -354,12 +354,11 @@ test('a GPU that is lost under its texts: WebAssembly goes on with each of them'
     const pieces = model.generate('Once upon a time', options)
     let text = ''
     for (let i = 0; i < 4; i++) text += (await pieces.next()).value
-    /** @type {GpuDevice | null} */
     devices.at(-1)?.close()
     for await (const piece of pieces) text += piece
     assert.equal(text, await join(wasm.generate('Once upon a time', options)))
     assert.equal(model.info.device, 'wasm')
-    assert.match(String(model.info.deviceNote), /lost: closed; WebAssembly goes on/)
+    assert.match(String(model.info.deviceNote), /lost: closed; the processor goes on/)
     // What was a session on the GPU is one now, and so is its snapshot.
     const there = await wasm.createSession()
     await there.append('Once upon a time there was')
@@ -371,7 +370,6 @@ test('a GPU that is lost under its texts: WebAssembly goes on with each of them'
     // Bytes that nobody has kept do not come again.
     const bytes = await readFile(TRAINED)
     const given = await BiMamba.load(bytes, { inline: true, device: 'webgpu' })
-    /** @type {GpuDevice | null} */
     devices.at(-1)?.close()
     await assert.rejects(join(given.generate('a')), { code: 'gpu', message: /lost/ })
     await given.close()
