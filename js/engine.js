@@ -238,11 +238,23 @@ export class Engine {
   async *evaluate(ids, logits, signal) {
     const vocabSize = this.#header.config.vocab_size
     const job = { timeline: this.#timeline, vocabSize, logits, ...(signal ? { signal } : {}) }
-    yield* this.#exclusive(() => {
-      this.#readIds = null
-      this.#timeline.restart(ids)
-      return evaluate(job)
-    })
+    const run = () =>
+      this.#exclusive(() => {
+        this.#readIds = null
+        this.#timeline.restart(ids)
+        return evaluate(job)
+      })
+    let given = 0
+    try {
+      for await (const batch of run()) {
+        given++
+        yield batch
+      }
+    } catch (error) {
+      // What was given out has numbers of the GPU: the rest would not be of one piece.
+      if (!(await this.#recover(error)) || given > 0) throw error
+      yield* run()
+    }
   }
 
   /**

@@ -178,6 +178,8 @@ export async function* generate(job) {
     for (;;) {
       const active = writers.filter(({ isDone }) => !isDone)
       if (active.length === 0) return
+      // Between two pieces what computes may have become another one.
+      if (active.some(({ timeline }) => timeline.isStale)) await settle(job, writers, pace)
       try {
         await step(model, active, pace, signal)
       } catch (error) {

@@ -44,7 +44,6 @@ export class SessionHost {
   /** @type {Set<Timeline>} that do something */
   #busy = new Set()
   #lastId = 0
-
   #recover
 
   /** @param {SessionHostParts} parts @param {Recover} recover  as in js/generate.js; it calls `moveTo` */
@@ -73,7 +72,13 @@ export class SessionHost {
 
   /** @param {SessionOptions} options @returns {Promise<Timeline>} that is nobody's yet */
   async newTimeline(options) {
-    return new Timeline(await this.#parts.model.createSession(this.#parts.options), options)
+    const create = async () => this.#parts.model.createSession(this.#parts.options)
+    try {
+      return new Timeline(await create(), options)
+    } catch (error) {
+      if (!(await this.#recover(error))) throw error
+      return new Timeline(await create(), options)
+    }
   }
 
   /**

@@ -78,6 +78,11 @@ export class Timeline {
     this.#isStale = true
   }
 
+  /** @returns {boolean} whether the core's state is of another text, so that it must read again */
+  get isStale() {
+    return this.#isStale
+  }
+
   /** @returns {number} tokens of the text */
   get position() {
     return this.#ids.length

@@ -170,6 +170,7 @@ export class GpuSession extends CoreLogits {
 
   /** @param {number} index as for `prepareLogits`, which must have been awaited */
   logitsPointer(index) {
+    this.#checkReady()
     if (this.placeInChunk(index, this.#lastCount) === this.#logitsOf) return this.#logits
     throw new BmError('internal', 'logits that were not prepared')
   }

@@ -351,11 +351,19 @@ test('a GPU that is lost under its texts: WebAssembly goes on with each of them'
     const session = await model.createSession({ seed: 2 })
     await session.append('Once upon a time there was')
     const snapshot = await session.snapshot()
+    const other = await session.fork()
     const pieces = model.generate('Once upon a time', options)
+    const others = other.generate(options)
     let text = ''
-    for (let i = 0; i < 4; i++) text += (await pieces.next()).value
+    let beside = ''
+    for (let i = 0; i < 4; i++) {
+      text += (await pieces.next()).value
+      beside += (await others.next()).value
+    }
     devices.at(-1)?.close()
     for await (const piece of pieces) text += piece
+    // This one was between two pieces when the other one moved it.
+    for await (const piece of others) beside += piece
     assert.equal(text, await join(wasm.generate('Once upon a time', options)))
     assert.equal(model.info.device, 'wasm')
     assert.match(String(model.info.deviceNote), /lost: closed; the processor goes on/)
@@ -363,10 +371,22 @@ test('a GPU that is lost under its texts: WebAssembly goes on with each of them'
     const there = await wasm.createSession()
     await there.append('Once upon a time there was')
     const want = await join(there.generate(options))
+    assert.equal(beside, want)
     assert.equal(await join(session.generate(options)), want)
     await session.restore(snapshot)
     assert.equal(await join(session.generate(options)), want)
     await model.close()
+    // Whatever is asked for first after the loss.
+    for (const ask of [
+      (/** @type {BiMamba} */ one) => one.score([1, 300, 301]),
+      (/** @type {BiMamba} */ one) => one.createSession(),
+    ]) {
+      const fresh = await BiMamba.load(TRAINED, { inline: true, device: 'webgpu' })
+      devices.at(-1)?.close()
+      await ask(fresh)
+      assert.equal(fresh.info.device, 'wasm')
+      await fresh.close()
+    }
     // Bytes that nobody has kept do not come again.
     const bytes = await readFile(TRAINED)
     const given = await BiMamba.load(bytes, { inline: true, device: 'webgpu' })
