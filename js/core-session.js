@@ -86,7 +86,7 @@ export class CoreSession extends CoreLogits {
     this.#open()
     this.checkChunk(ids, this.maxChunk)
     const core = this.#core
-    const finish = core.steps.length - 1
+    const finish = core.stepCount - 1
     const run = (
       /** @type {number} */ first,
       /** @type {number} */ last,

@@ -287,10 +287,14 @@ export class Core {
     )
   }
 
-  /** @returns {string[]} the steps of an append, in order; none in a module from before it had them */
+  /** @returns {number} steps of an append; 0 in a module from before it had them */
+  get stepCount() {
+    return 'step_count' in this.#exports ? this.call('step_count') : 0
+  }
+
+  /** @returns {string[]} their names, in order */
   get steps() {
-    const count = 'step_count' in this.#exports ? this.call('step_count') : 0
-    return Array.from({ length: count }, (_, i) => this.#string(this.call('step_name', i)))
+    return Array.from({ length: this.stepCount }, (_, i) => this.#string(this.call('step_name', i)))
   }
 
   /** @returns {ConfigField[]} in the order of a packed file's config */

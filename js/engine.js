@@ -81,6 +81,8 @@ export class Engine {
   #options
   #deviceNote
   #reload
+  /** @type {Description | null} */
+  #description = null
   /** @type {Promise<import('./core-model.js').CoreModel> | null} WebAssembly takes over from the GPU */
   #takeover = null
   #tokenizer
@@ -133,8 +135,14 @@ export class Engine {
     this.#sessions = new SessionHost(shared, this.#recover.bind(this))
   }
 
-  /** @returns {Description} */
+  /** @returns {Description} the same object until something in it changes */
   describe() {
+    this.#description ??= this.#newDescription()
+    return this.#description
+  }
+
+  /** @returns {Description} */
+  #newDescription() {
     const {
       config,
       identity,
@@ -284,6 +292,7 @@ export class Engine {
     const lost = this.#model
     this.#model = model
     this.#deviceNote = `${why}; the processor goes on`
+    this.#description = null
     this.#timeline.moveTo(model.createSession(this.#options))
     await this.#sessions.moveTo(model)
     lost.close()

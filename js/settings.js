@@ -277,6 +277,13 @@ export function checkStop(value, label = 'stop') {
   return [...list]
 }
 
+const NUMBER_NAMES = /** @type {NumberSetting[]} */ (Object.keys(NUMBER_SETTINGS))
+/** What `generate` accepts. */
+const GENERATE_NAMES = [
+  ...NUMBER_NAMES,
+  ...['stop', 'stopTokens', 'logitBias', 'dryBreakers', 'bos', 'signal'],
+]
+
 /** At most this many of each: as src/bm.h says. */
 const MAX_LISTED = 1024
 
@@ -329,12 +336,10 @@ function checkListed(name, ids, vocabSize) {
  * @returns {Settings} without the signal, which does not travel with the rest
  */
 export function checkGenerate(options, vocabSize) {
-  const names = /** @type {NumberSetting[]} */ (Object.keys(NUMBER_SETTINGS))
-  const others = ['stop', 'stopTokens', 'logitBias', 'dryBreakers', 'bos', 'signal']
-  checkNames(options, [...names, ...others], 'generate')
+  checkNames(options, GENERATE_NAMES, 'generate')
   checkFlag('bos', options.bos)
   checkSignal(options.signal)
-  const numbers = names.map((name) => {
+  const numbers = NUMBER_NAMES.map((name) => {
     /** @type {NumberRule} */
     const rule = NUMBER_SETTINGS[name]
     const { [name]: value = rule.default ?? drawSeed() } = options

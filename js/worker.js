@@ -14,6 +14,8 @@ import { packError } from './wire.js'
 
 /** @type {import('./engine.js').Engine | null} */
 let engine = null
+/** @type {import('./engine.js').Description | null} what the other side knows of it */
+let told = null
 /** @type {Map<number, AbortController>} requests and streams that can be aborted, by id */
 const controllers = new Map()
 /** @type {Map<number, AsyncGenerator<unknown, unknown, void>>} */
@@ -68,7 +70,8 @@ async function perform(request, signal) {
         return { value: await pullModel(request.source, request.options, control) }
       }
       engine = await startEngine(request.source, request.options, control)
-      return { value: engine.describe() }
+      told = engine.describe()
+      return { value: told }
     }
     case 'call':
       return { value: await call(loaded(), request, signal) }
@@ -89,7 +92,10 @@ async function perform(request, signal) {
 function end(stream) {
   streams.delete(stream)
   const { stats = null, laneStats = [] } = engine ?? {}
-  return { stats, laneStats, ...(engine ? { description: engine.describe() } : {}) }
+  const description = engine?.describe() ?? told
+  if (!description || description === told) return { stats, laneStats }
+  told = description
+  return { stats, laneStats, description }
 }
 
 /** @returns {import('./engine.js').Engine} */
