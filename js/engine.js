@@ -73,6 +73,7 @@ import { Timeline } from './timeline.js'
 
 export class Engine {
   #core
+  #threads
   #model
   /** What `generate` and `evaluate` of the model itself work on. */
   #timeline
@@ -114,6 +115,8 @@ export class Engine {
   constructor(parts) {
     const { core, model, session, header, tokenizer, options, cache, readIds } = parts
     this.#core = core
+    // Later this is how many of them work.
+    this.#threads = core.threads
     this.#model = model
     this.#timeline = new Timeline(session, { seed: 0, checkpointBytes: 0 })
     this.#header = header
@@ -160,7 +163,8 @@ export class Engine {
     const isGpu = variant === 'webgpu'
     // The GPU computes in f32 throughout.
     const precision = isGpu ? 'exact' : this.#options.precision
-    const { memoryBytes, simd, threads } = this.#core
+    const { memoryBytes, simd } = this.#core
+    const threads = this.#threads
     const file = {
       identity,
       fileBytes,
