@@ -75,8 +75,8 @@ export class CoreSession extends CoreLogits {
   }
 
   /**
-   * As `append`, layer by layer: in between something else can be done, but not with this session. Whoever gives it up in the middle
-   * must reset the session or let it adopt a state.
+   * As `append`, layer by layer: in between other sessions can work. Whoever gives it up in the middle must reset the session or let
+   * it adopt a state.
    *
    * @param {ArrayLike<number>} ids 1 to maxChunk of them
    * @returns {Generator<void, void, void>}

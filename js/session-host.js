@@ -72,12 +72,25 @@ export class SessionHost {
 
   /** @param {SessionOptions} options @returns {Promise<Timeline>} that is nobody's yet */
   async newTimeline(options) {
+    /** @returns {Promise<import('./timeline.js').AnySession>} */
     const create = async () => this.#parts.model.createSession(this.#parts.options)
+    const session = await this.#recovering(create)
+    return new Timeline(session, options)
+  }
+
+  /**
+   * What leaves everything as it was when it fails is done again where what computed is gone and another one takes over.
+   *
+   * @template T
+   * @param {() => T | Promise<T>} work
+   * @returns {Promise<T>}
+   */
+  async #recovering(work) {
     try {
-      return new Timeline(await create(), options)
+      return await work()
     } catch (error) {
       if (!(await this.#recover(error))) throw error
-      return new Timeline(await create(), options)
+      return work()
     }
   }
 
@@ -92,15 +105,9 @@ export class SessionHost {
     const timeline = this.#open(id)
     // Each action knows its arguments; js/session.js gave them.
     const perform = /** @type {(...args: unknown[]) => unknown} */ (ACTIONS[action])
-    const once = () => perform({ host: this, timeline, signal }, ...args)
-    const value = await this.#whileBusy([timeline], async () => {
-      try {
-        return await once()
-      } catch (error) {
-        if (!(await this.#recover(error))) throw error
-        return once()
-      }
-    })
+    const value = await this.#whileBusy([timeline], () =>
+      this.#recovering(() => perform({ host: this, timeline, signal }, ...args)),
+    )
     this.#open(id)
     return { value, position: timeline.position }
   }
@@ -118,7 +125,8 @@ export class SessionHost {
     yield* this.#exclusive(ids, async function* (host, timelines) {
       for (const timeline of timelines) {
         // A text from nothing begins with BOS.
-        if (timeline.position === 0) await host.append(timeline, '', null, signal)
+        if (timeline.position > 0) continue
+        await host.#recovering(() => host.append(timeline, '', null, signal))
       }
       yield* host.#continue(timelines, settings, stats, signal)
     })
@@ -137,7 +145,8 @@ export class SessionHost {
   async *reply(id, content, settings, stats, signal) {
     yield* this.#exclusive([id], async function* (host, [timeline]) {
       if (!timeline) return
-      await host.chat.read(timeline, [{ role: 'user', content }], true, signal)
+      const said = [{ role: /** @type {const} */ ('user'), content }]
+      await host.#recovering(() => host.chat.read(timeline, said, true, signal))
       const stop = [...settings.stop, ...(await host.chat.stops())]
       let text = ''
       try {
@@ -269,7 +278,7 @@ export class SessionHost {
   /**
    * @param {Uint8Array} bytes of a saved session
    * @param {{ checkpointBytes: number }} options
-   * @returns {Promise<{ id: number, position: number, turns: readonly import('./timeline.js').Turn[] }>}
+   * @returns {Promise<{ id: number, position: number }>}
    */
   async load(bytes, { checkpointBytes }) {
     const { core, header, options } = this.#parts
@@ -281,8 +290,7 @@ export class SessionHost {
       timeline.close()
       throw error
     }
-    const { position, turns } = timeline
-    return { id: this.#add(timeline), position, turns }
+    return { id: this.#add(timeline), position: timeline.position }
   }
 
   /** @returns {{ sessions: number, snapshots: number, keptBytes: number }} keptBytes: of the states of snapshots and checkpoints */

@@ -105,7 +105,7 @@ export class Session {
     return this.#position
   }
 
-  /** @returns {Stats | null} of the last generation of this session that has ended */
+  /** @returns {Stats | null} of its last generation that has ended */
   get lastStats() {
     return this.#stats
   }
@@ -223,7 +223,7 @@ export class Session {
     await this.#act('say', [checkMessages(messages, 'messages')], options)
   }
 
-  /** @returns {Promise<ChatMessage[]>} what was said in this session */
+  /** @returns {Promise<ChatMessage[]>} what was said so far */
   async messages() {
     return /** @type {ChatMessage[]} */ ((await this.#act('messages', [])).value)
   }
@@ -245,7 +245,7 @@ export class Session {
     return new Snapshot(this.#owner.engine, Number(value), this.#position)
   }
 
-  /** Goes to the moment of a snapshot, of this session or another one of the model. @param {Snapshot} snapshot */
+  /** Goes to the moment of a snapshot, its own or that of another session of the model. @param {Snapshot} snapshot */
   async restore(snapshot) {
     if (!(snapshot instanceof Snapshot)) {
       throw new BmError('argument', 'restore: want a Snapshot; saved bytes go to model.loadSession')

@@ -330,6 +330,25 @@ test('where it is computed: what cannot be, what is not worth it', { skip }, asy
   })
 })
 
+/** Whatever is asked for first after the loss. @param {readonly GpuDevice[]} devices that were opened */
+async function recoversFrom(devices) {
+  const options = { maxTokens: 4, temperature: 0 }
+  /** @typedef {import('../../js/index.js').Session} Session */
+  for (const ask of [
+    (/** @type {BiMamba} */ one) => one.score([1, 300, 301]),
+    (/** @type {BiMamba} */ one) => one.createSession(),
+    (/** @type {BiMamba} */ _, /** @type {Session} */ empty) => join(empty.generate(options)),
+    (/** @type {BiMamba} */ _, /** @type {Session} */ empty) => join(empty.chat('Hello', options)),
+  ]) {
+    const fresh = await BiMamba.load(TRAINED, { inline: true, device: 'webgpu' })
+    const empty = await fresh.createSession()
+    devices.at(-1)?.close()
+    await ask(fresh, empty)
+    assert.equal(fresh.info.device, 'wasm')
+    await fresh.close()
+  }
+}
+
 test('a GPU that is lost under its texts: WebAssembly goes on with each of them', {
   skip,
 }, async () => {
@@ -376,17 +395,7 @@ test('a GPU that is lost under its texts: WebAssembly goes on with each of them'
     await session.restore(snapshot)
     assert.equal(await join(session.generate(options)), want)
     await model.close()
-    // Whatever is asked for first after the loss.
-    for (const ask of [
-      (/** @type {BiMamba} */ one) => one.score([1, 300, 301]),
-      (/** @type {BiMamba} */ one) => one.createSession(),
-    ]) {
-      const fresh = await BiMamba.load(TRAINED, { inline: true, device: 'webgpu' })
-      devices.at(-1)?.close()
-      await ask(fresh)
-      assert.equal(fresh.info.device, 'wasm')
-      await fresh.close()
-    }
+    await recoversFrom(devices)
     // Bytes that nobody has kept do not come again.
     const bytes = await readFile(TRAINED)
     const given = await BiMamba.load(bytes, { inline: true, device: 'webgpu' })
