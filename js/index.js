@@ -14,6 +14,11 @@ export { VERSION } from './version.js'
 /** @typedef {import('./settings.js').Progress} Progress */
 /** @typedef {import('./source.js').ModelSource} ModelSource */
 /** @typedef {import('./engine.js').ModelInfo} ModelInfo */
+/** @typedef {import('./engine.js').MemoryUse} MemoryUse */
+/** @typedef {import('./startup.js').FileDescription} FileDescription */
+/** @typedef {import('./benchmark-settings.js').BenchmarkOptions} BenchmarkOptions */
+/** @typedef {import('./bench/benchmark.js').Benchmark} Benchmark */
+/** @typedef {import('./model-cache.js').CachedModel} CachedModel */
 /** @typedef {import('./format.js').ModelConfig} ModelConfig */
 /** @typedef {import('./generate.js').Stats} Stats */
 /** @typedef {import('./generate.js').Scored} Scored */

@@ -69,8 +69,8 @@ export async function pullFile(core, file) {
   return header
 }
 
-/** @param {Core} core @param {ModelFile} file */
-async function readModelHeader(core, file) {
+/** @param {Core} core @param {ModelFile} file @returns {Promise<PackedHeader>} */
+export async function readModelHeader(core, file) {
   if (!globalThis.crypto?.subtle) {
     throw new BmError(
       'unsupported',

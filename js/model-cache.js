@@ -112,11 +112,16 @@ export class ModelCache {
     }
     const pulled = inline
       ? await pullModel(descriptor, request, { onProgress, signal })
-      : await RemoteEngine.pull(descriptor, request, {
-          workerUrl: workerUrl === undefined ? undefined : absoluteUrl(workerUrl),
-          onProgress,
-          signal,
-        })
+      : /** @type {import('./startup.js').Pulled} */ (
+          await RemoteEngine.once(
+            { kind: 'pull', source: descriptor, options: request },
+            {
+              workerUrl: workerUrl === undefined ? undefined : absoluteUrl(workerUrl),
+              onProgress,
+              signal,
+            },
+          )
+        )
     if (pulled.cache?.store) askToPersist()
     return pulled
   }

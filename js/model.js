@@ -5,6 +5,7 @@
  * computation and knows no message.
  */
 
+import { checkBenchmark } from './benchmark-settings.js'
 import { BmError } from './errors.js'
 import { isWorthChoosing } from './kernel-choice.js'
 import { ModelCache } from './model-cache.js'
@@ -18,10 +19,11 @@ import {
   checkIds,
   checkLoad,
   checkNames,
+  checkPull,
   checkSignal,
 } from './settings.js'
 import { describeSource } from './source.js'
-import { startEngine } from './startup.js'
+import { inspectModel, startEngine } from './startup.js'
 
 /** @typedef {import('./settings.js').GenerateOptions} GenerateOptions */
 /** @typedef {import('./settings.js').LoadOptions} LoadOptions */
@@ -101,6 +103,47 @@ export class BiMamba {
       quickestFamilies.set(family, model.info.variant)
     }
     return model
+  }
+
+  /**
+   * Reads what a file says about itself, and none of its weights: enough to ask a user before a large download. What is kept on this device
+   * answers without a request.
+   *
+   * @param {ModelSource} source as for `load`
+   * @param {import('./settings.js').FetchSettings & { inline?: boolean, workerUrl?: string | URL, wasmUrl?: string | URL }} [options]
+   * @returns {Promise<import('./startup.js').FileDescription>}
+   * @throws {BmError} as `load` does
+   */
+  static async inspect(source, options = {}) {
+    const download = checkPull(options, 'inspect')
+    const { inline, workerUrl, wasmUrl, signal, fetch } = options
+    const descriptor = describeSource(source, fetch)
+    const request = {
+      download,
+      ...(wasmUrl === undefined ? {} : { wasmUrl: absoluteUrl(wasmUrl) }),
+    }
+    if (inline) return inspectModel(descriptor, request, { signal })
+    const job = /** @type {const} */ ({ kind: 'inspect', source: descriptor, options: request })
+    const worker = workerUrl === undefined ? undefined : absoluteUrl(workerUrl)
+    const found = await RemoteEngine.once(job, { workerUrl: worker, signal })
+    return /** @type {import('./startup.js').FileDescription} */ (found)
+  }
+
+  /**
+   * Measures what a model costs on this machine, and how fast its memory is: decoding, prompts, and every step of a token, in an engine
+   * of its own. Takes some seconds a setting, and the memory of one model for each. What `bimamba bench` prints is its `text`.
+   *
+   * @param {import('./benchmark-settings.js').BenchmarkOptions} options
+   * @returns {Promise<import('./bench/benchmark.js').Benchmark>}
+   * @throws {BmError} `argument`; `unsupported`: more than one thread where memory cannot be shared; as `load` does
+   */
+  static async benchmark(options) {
+    const { source, settings } = checkBenchmark(options)
+    const { onProgress, signal, workerUrl } = options
+    const job = /** @type {const} */ ({ kind: 'bench', source, options: settings })
+    const worker = workerUrl === undefined ? undefined : absoluteUrl(workerUrl)
+    const measured = await RemoteEngine.once(job, { workerUrl: worker, onProgress, signal })
+    return /** @type {import('./bench/benchmark.js').Benchmark} */ (measured)
   }
 
   /** The model's shape: layers, widths, vocabulary. */

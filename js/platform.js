@@ -189,14 +189,26 @@ export function startHelper(url, events) {
 
 /** Whether this thread can share memory with others, and may wait for them: a page's own thread may not. */
 export function mayHaveThreads() {
-  if (builtin('node:os')) return true
-  return 'WorkerGlobalScope' in globalThis && globalThis.crossOriginIsolated === true
+  return canShareMemory() && (builtin('node:os') !== null || 'WorkerGlobalScope' in globalThis)
+}
+
+/** Whether an engine's thread, which may wait, can share memory with others. */
+export function canShareMemory() {
+  return builtin('node:os') !== null || globalThis.crossOriginIsolated === true
 }
 
 /** @returns {number} threads that the machine can run at once */
 export function coreCount() {
   const os = /** @type {typeof import('node:os') | null} */ (builtin('node:os'))
   return os ? os.availableParallelism() : (globalThis.navigator?.hardwareConcurrency ?? 1)
+}
+
+/** @returns {{ cpu: string | null, cores: number, runtime: string }} where this runs, for reports; cpu: null in browsers, which do not say */
+export function describeMachine() {
+  const os = /** @type {typeof import('node:os') | null} */ (builtin('node:os'))
+  const cpu = os?.cpus()[0]?.model ?? null
+  const runtime = os ? `Node ${globalThis.process.version}` : globalThis.navigator.userAgent
+  return { cpu, cores: coreCount(), runtime }
 }
 
 /**

@@ -15,14 +15,13 @@ import { unpackError } from './wire.js'
 /** @typedef {import('./wire.js').Request} Request */
 /** @typedef {import('./wire.js').StreamMethod} StreamMethod */
 /** @typedef {import('./settings.js').Settings} Settings */
-/** @typedef {import('./load-meter.js').Progress} Progress */
 /** @typedef {import('./generate.js').Stats} Stats */
 
 /**
  * @typedef {object} Pending
  * @property {(answer: Answer) => void} resolve
  * @property {(error: unknown) => void} reject
- * @property {((progress: Progress) => void) | undefined} onProgress
+ * @property {((progress: never) => void) | undefined} onProgress
  */
 
 /**
@@ -31,7 +30,7 @@ import { unpackError } from './wire.js'
  * @typedef {T extends { id: number } ? Omit<T, 'id'> : never} WithoutId
  */
 
-/** @typedef {{ workerUrl?: string | undefined, onProgress?: ((progress: Progress) => void) | undefined, signal?: AbortSignal | undefined }} RemoteControl */
+/** @typedef {{ workerUrl?: string | undefined, onProgress?: ((progress: never) => void) | undefined, signal?: AbortSignal | undefined }} RemoteControl */
 
 /** So long an aborted load may take to end by itself, ms. */
 const GRACE_MS = 150
@@ -81,18 +80,17 @@ export class RemoteEngine {
   }
 
   /**
-   * In a thread of its own, which ends with it.
+   * Something else that an engine's thread can do with a source: in a thread of its own, which ends with it.
    *
-   * @param {import('./source.js').SourceDescriptor} source
-   * @param {{ download: import('./source.js').FetchOptions, wasmUrl?: string }} options
+   * @template T what it gives
+   * @param {Exclude<Extract<WithoutId<Request>, { source: unknown }>, { kind: 'load' }>} request
    * @param {RemoteControl} [control]
-   * @returns {Promise<import('./startup.js').Pulled>}
+   * @returns {Promise<T>}
    */
-  static async pull(source, options, control = {}) {
+  static async once(request, control = {}) {
     const engine = new RemoteEngine(control.workerUrl)
     try {
-      const value = await engine.#first({ kind: 'pull', source, options }, control)
-      return /** @type {import('./startup.js').Pulled} */ (value)
+      return /** @type {T} */ (await engine.#first(request, control))
     } finally {
       await engine.close()
     }
@@ -107,15 +105,15 @@ export class RemoteEngine {
    */
   async #first(request, { onProgress, signal }) {
     signal?.throwIfAborted()
-    const { descriptor: source, transfer, close } = shareSource(request.source)
+    const { descriptor, transfer, close } = request.source
+      ? shareSource(request.source)
+      : { descriptor: null, transfer: [], close: () => {} }
+    const shared = /** @type {typeof request} */ ({ ...request, source: descriptor })
     // The thread is told, so that it lets go of what it holds; but one whose script does not come, or that is busy, does not listen.
     const onAbort = () => void setTimeout(() => this.close(), GRACE_MS)
     signal?.addEventListener('abort', onAbort)
     try {
-      const { value } = await this.#request(
-        { ...request, source },
-        { transfer, onProgress, signal },
-      )
+      const { value } = await this.#request(shared, { transfer, onProgress, signal })
       signal?.throwIfAborted()
       return value
     } catch (error) {
@@ -260,7 +258,7 @@ export class RemoteEngine {
 
   /**
    * @param {WithoutId<Request>} request
-   * @param {{ transfer?: Transferable[], onProgress?: ((progress: Progress) => void) | undefined, signal?: AbortSignal | undefined }} [control]
+   * @param {{ transfer?: Transferable[], onProgress?: ((progress: never) => void) | undefined, signal?: AbortSignal | undefined }} [control]
    * @returns {Promise<Answer>}
    */
   async #request(request, { transfer, onProgress, signal } = {}) {
@@ -303,7 +301,7 @@ export class RemoteEngine {
       return
     }
     try {
-      pending.onProgress?.(answer.progress)
+      pending.onProgress?.(/** @type {never} */ (answer.progress))
     } catch (error) {
       pending.reject(error)
     }

@@ -403,17 +403,18 @@ export function checkLoad(options) {
 
 /**
  * @param {FetchSettings & { workerUrl?: string | URL, wasmUrl?: string | URL, inline?: boolean }} options
+ * @param {string} [where] for the message
  * @returns {import('./source.js').FetchOptions}
  */
-export function checkPull(options) {
-  checkNames(options, [...FETCH_NAMES, 'inline', 'workerUrl', 'wasmUrl'], 'cache.add')
+export function checkPull(options, where = 'cache.add') {
+  checkNames(options, [...FETCH_NAMES, 'inline', 'workerUrl', 'wasmUrl'], where)
   checkFlag('inline', options.inline)
   checkPlaces(options)
   return checkFetch(options)
 }
 
 /** @param {FetchSettings} options @returns {import('./source.js').FetchOptions} */
-function checkFetch(options) {
+export function checkFetch(options) {
   const { cache = CHOICES.cache[0], cacheFolder, identity, headers = {}, fetch } = options
   checkChoice('cache', cache)
   checkString('cacheFolder', cacheFolder, 'a path')
@@ -466,7 +467,7 @@ function checkPlaces(options) {
 }
 
 /** @param {string} name @param {unknown} value @param {string} want */
-function checkString(name, value, want) {
+export function checkString(name, value, want) {
   if (value === undefined || typeof value === 'string') return
   throw new BmError('argument', `${name} is ${show(value)}, want ${want}`)
 }

@@ -13,7 +13,7 @@ import { BmError } from './errors.js'
 import { GpuModel } from './gpu/gpu-model.js'
 import { isWorthChoosing, quickestVariant } from './kernel-choice.js'
 import { LoadMeter } from './load-meter.js'
-import { loadModel, pullFile } from './loader.js'
+import { loadModel, pullFile, readModelHeader } from './loader.js'
 import { coreCount, mayHaveThreads } from './platform.js'
 import { promptIds } from './prompt-ids.js'
 import { FileChanged } from './remote-file.js'
@@ -98,6 +98,38 @@ export async function pullModel(source, { download, wasmUrl }, { onProgress, sig
 }
 
 /** @typedef {{ identity: string, fileBytes: number, cache: import('./download.js').CacheReport | null }} Pulled */
+
+/**
+ * Reads a file's header, and no further.
+ *
+ * @param {SourceDescriptor} source
+ * @param {{ download: import('./source.js').FetchOptions, wasmUrl?: string }} options
+ * @param {StartControl} [control]
+ * @returns {Promise<FileDescription>}
+ */
+export async function inspectModel(source, { download, wasmUrl }, { signal } = {}) {
+  const meter = new LoadMeter(undefined)
+  return withFile(source, download, { meter, signal }, async (file) => {
+    const core = await Core.create({ wasm: wasmUrl, signal })
+    const { config, identity, fileBytes, hasTokenizer, chatTemplate, ...rest } =
+      await readModelHeader(core, file)
+    const { source, licence } = rest
+    return { config, identity, fileBytes, hasTokenizer, chatTemplate, source, licence }
+  })
+}
+
+/**
+ * What a packed file says about itself.
+ *
+ * @typedef {object} FileDescription
+ * @property {import('./format.js').ModelConfig} config  its shape
+ * @property {string} identity       as `info.identity`
+ * @property {number} fileBytes
+ * @property {boolean} hasTokenizer
+ * @property {string | null} chatTemplate
+ * @property {string} source         where the weights come from
+ * @property {string} licence        of the weights
+ */
 
 /**
  * Opens a file for a job, and closes it. A job that finds the file to be another one than it was begins again, once.

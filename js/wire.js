@@ -9,11 +9,12 @@
 import { BmError } from './errors.js'
 
 /**
- * To the engine. `load` opens the engine, `pull` only fills the cache, `call` runs a method, `next` pulls one piece of a stream (the first `next` opens it), `return` ends
+ * To the engine. `load` opens the engine, `pull` only fills the cache, `inspect` only reads the header, `bench` measures, `call` runs a method, `next` pulls one piece of a stream (the first `next` opens it), `return` ends
  * a stream early, `abort` (no answer) aborts the load, call or stream of that id.
  *
  * @typedef {{ kind: 'load', id: number, source: import('./source.js').SourceDescriptor, options: EngineOptions }
- *   | { kind: 'pull', id: number, source: import('./source.js').SourceDescriptor, options: { download: import('./source.js').FetchOptions, wasmUrl?: string } }
+ *   | { kind: 'pull' | 'inspect', id: number, source: import('./source.js').SourceDescriptor, options: { download: import('./source.js').FetchOptions, wasmUrl?: string } }
+ *   | { kind: 'bench', id: number, source: import('./source.js').SourceDescriptor | null, options: import('./benchmark-settings.js').BenchmarkSettings }
  *   | { kind: 'call', id: number, method: CallMethod, args: unknown[] }
  *   | { kind: 'next', id: number, stream: number, open?: { method: StreamMethod, args: unknown[] } }
  *   | { kind: 'return', id: number, stream: number }
@@ -28,7 +29,7 @@ import { BmError } from './errors.js'
  * From the engine. `stats`, `laneStats` and `description` come with the end of a stream, however it ended. `progress` is no answer.
  *
  * @typedef {{ id: number, value?: unknown, done?: boolean, error?: PackedError, aborted?: boolean,
- *   stats?: import('./generate.js').Stats | null, laneStats?: import('./generate.js').Stats[], description?: import('./engine.js').Description, progress?: import('./load-meter.js').Progress }} Answer
+ *   stats?: import('./generate.js').Stats | null, laneStats?: import('./generate.js').Stats[], description?: import('./engine.js').Description, progress?: import('./load-meter.js').Progress | string }} Answer
  */
 
 /** @typedef {{ code: import('./errors.js').BmErrorCode, message: string, stack?: string, cause?: string }} PackedError */

@@ -6,7 +6,7 @@
  */
 
 import { connectToParent } from './platform.js'
-import { pullModel, startEngine } from './startup.js'
+import { inspectModel, pullModel, startEngine } from './startup.js'
 import { packError } from './wire.js'
 
 /** @typedef {import('./wire.js').Request} Request */
@@ -60,18 +60,25 @@ function buffersOf(value) {
  * @returns {Promise<Omit<Answer, 'id'>>}
  */
 async function perform(request, signal) {
+  /** @param {Answer['progress']} progress */
+  const onProgress = (progress) => post({ id: request.id, progress })
   switch (request.kind) {
     case 'load':
-    case 'pull': {
-      /** @param {import('./load-meter.js').Progress} progress */
-      const onProgress = (progress) => post({ id: request.id, progress })
-      const control = { onProgress, signal }
-      if (request.kind === 'pull') {
-        return { value: await pullModel(request.source, request.options, control) }
-      }
-      engine = await startEngine(request.source, request.options, control)
+      engine = await startEngine(request.source, request.options, { onProgress, signal })
       told = engine.describe()
       return { value: told }
+    case 'pull':
+      return { value: await pullModel(request.source, request.options, { onProgress, signal }) }
+    case 'inspect':
+      return { value: await inspectModel(request.source, request.options, { signal }) }
+    case 'bench': {
+      // Most who load a model never measure it.
+      const { benchmark } = await import('./bench/benchmark.js')
+      const plan = {
+        ...request.options,
+        model: { ...request.options.model, source: request.source },
+      }
+      return { value: await benchmark(plan, { onProgress, signal }) }
     }
     case 'call':
       return { value: await call(loaded(), request, signal) }

@@ -1,13 +1,14 @@
 /**
  * `bimamba bench`: what a model costs on this machine, and where the time goes.
  *
- * Owns the options. Measuring is js/cli/bench-run.js, what the numbers mean js/cli/bench-report.js, their layout js/cli/bench-table.js.
+ * Owns the options. Measuring is js/bench/bench-run.js, what the numbers mean js/bench/bench-report.js, their layout js/bench/bench-table.js.
  * Options that may be repeated are multiplied with each other: every combination is a setting, and all are timed in turn.
  */
 
-import { reportOf } from './bench-report.js'
-import { runBench } from './bench-run.js'
-import { tableOf } from './bench-table.js'
+import { benchmark } from '../bench/benchmark.js'
+import { SHAPE_NAMES } from '../bench/synthetic-model.js'
+import { checkFetch } from '../settings.js'
+import { describeSource } from '../source.js'
 import {
   COMMON_OPTIONS,
   DEFAULT_MODEL,
@@ -19,11 +20,10 @@ import {
   UsageError,
 } from './options.js'
 import { withoutControls, write } from './output.js'
-import { SHAPE_NAMES } from './synthetic-model.js'
 
 /** @typedef {import('./output.js').Io} Io */
 /** @typedef {import('./options.js').ParsedOptions} ParsedOptions */
-/** @typedef {import('./bench-run.js').BenchPlan} BenchPlan */
+/** @typedef {import('../bench/bench-run.js').BenchPlan} BenchPlan */
 
 const USAGE = `
 Usage: bimamba bench [options]
@@ -69,7 +69,7 @@ const TABLE = {
     help: `of the prompt (default ${COUNTS['prompt-tokens'].default})`,
   },
   long: { value: 'N', help: 'also compare decoding before and after N further tokens' },
-  json: { help: 'one JSON document; js/cli/bench-report.js has its fields' },
+  json: { help: 'one JSON document; js/bench/bench-report.js has its fields' },
   ...COMMON_OPTIONS,
 }
 
@@ -90,10 +90,10 @@ export async function run(args, io) {
     if (stderr.isTTY) stderr.write(`\r\x1b[K${what}`)
   }
   try {
-    const report = reportOf(plan, await runBench(plan, { signal, onProgress }))
+    const { text, ...report } = await benchmark(plan, { signal, onProgress })
     onProgress('')
-    const text = parsed.flags.has('json') ? `${JSON.stringify(report, null, 2)}\n` : tableOf(report)
-    await write(stdout, withoutControls(text), signal)
+    const output = parsed.flags.has('json') ? `${JSON.stringify(report, null, 2)}\n` : text
+    await write(stdout, withoutControls(output), signal)
     return 0
   } finally {
     onProgress('')
@@ -108,9 +108,12 @@ function readPlan(parsed) {
   for (const [name, texts] of values) {
     if (texts.includes('')) throw new UsageError(`--${name} is empty`)
   }
+  const name = values.get('model')?.[0] ?? DEFAULT_MODEL
   return {
     model: {
-      source: values.get('model')?.[0] ?? DEFAULT_MODEL,
+      source: describeSource(name),
+      name,
+      download: checkFetch({}),
       synthetic: readShape(values),
       ...readChoices(parsed),
     },

@@ -4,10 +4,10 @@
  * Owns the listing. The work is `BiMamba.cache`'s.
  */
 
+import { formatBytes } from '../byte-count.js'
 import { BiMamba } from '../index.js'
 import { COMMON_OPTIONS, helpText, parseOptions, UsageError } from './options.js'
 import { withoutControls, write } from './output.js'
-import { formatBytes } from './progress.js'
 
 /** @typedef {import('./output.js').Io} Io */
 

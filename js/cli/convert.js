@@ -4,11 +4,12 @@
  * Owns the options, the progress bar and the closing summary. The work is done by js/convert.
  */
 
+import { formatBytes } from '../byte-count.js'
 import { convertCheckpoint } from '../convert/index.js'
 import { Core } from '../core.js'
 import { COMMON_OPTIONS, helpText, oneOf, parseOptions, UsageError } from './options.js'
 import { withoutControls, write } from './output.js'
-import { createProgress, formatBytes } from './progress.js'
+import { createProgress } from './progress.js'
 
 /** @typedef {import('./output.js').Io} Io */
 /** @typedef {import('./options.js').ParsedOptions} ParsedOptions */

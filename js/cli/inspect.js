@@ -4,13 +4,14 @@
  * Owns the listing. The file is read and checked by js/convert/packed-source.js.
  */
 
+import { formatBytes } from '../byte-count.js'
 import { openFile } from '../convert/node-files.js'
 import { PackedSource } from '../convert/packed-source.js'
 import { Core } from '../core.js'
 import { BmError } from '../errors.js'
 import { COMMON_OPTIONS, helpText, parseOptions, UsageError } from './options.js'
 import { withoutControls, write } from './output.js'
-import { createProgress, formatBytes } from './progress.js'
+import { createProgress } from './progress.js'
 
 /** @typedef {import('./output.js').Io} Io */
 /** @typedef {import('../format.js').PackedHeader} PackedHeader */

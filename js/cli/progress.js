@@ -5,17 +5,10 @@
  */
 
 import { performance } from 'node:perf_hooks'
+import { formatBytes } from '../byte-count.js'
 
 const BAR_CELLS = 24
 const REDRAW_MS = 100
-
-/** @param {number} bytes @returns {string} decimal units: 1 MB = 10^6 bytes */
-export function formatBytes(bytes) {
-  if (bytes < 1000) return `${bytes} bytes`
-  const units = ['kB', 'MB', 'GB', 'TB']
-  const power = Math.min(units.length, Math.floor(Math.log10(bytes) / 3))
-  return `${(bytes / 1000 ** power).toPrecision(3)} ${units[power - 1]}`
-}
 
 /** @param {number} seconds */
 function formatTime(seconds) {

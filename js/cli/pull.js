@@ -4,11 +4,12 @@
  * Owns the command's options and its one line of result. Downloading is `BiMamba.cache.add`.
  */
 
+import { formatBytes } from '../byte-count.js'
 import { BiMamba } from '../index.js'
 import { tellNote } from './model-loading.js'
 import { COMMON_OPTIONS, helpText, parseOptions, readCache, UsageError } from './options.js'
 import { withoutControls, write } from './output.js'
-import { createLoadProgress, formatBytes } from './progress.js'
+import { createLoadProgress } from './progress.js'
 
 /** @typedef {import('./output.js').Io} Io */
 

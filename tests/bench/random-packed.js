@@ -1,13 +1,13 @@
 /**
  * Packed files of random weights in the shapes of the published models, on the disk.
  *
- * Owns where they are kept: build/random, a file for each shape, made once. What the weights look like is js/cli/synthetic-model.js's.
+ * Owns where they are kept: build/random, a file for each shape, made once. What the weights look like is js/bench/synthetic-model.js's.
  */
 
 import { existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { randomWeights, syntheticConfig } from '../../js/cli/synthetic-model.js'
+import { randomWeights, syntheticConfig } from '../../js/bench/synthetic-model.js'
 import { DataWriter } from '../../js/convert/data-writer.js'
 import { createOutput } from '../../js/convert/node-files.js'
 import { Core } from '../../js/core.js'
@@ -16,7 +16,7 @@ import { encodeHeader, headerSize } from '../../js/format.js'
 const FOLDER = fileURLToPath(new URL('../../build/random', import.meta.url))
 
 /**
- * @param {import('../../js/cli/synthetic-model.js').ShapeName} shape
+ * @param {import('../../js/bench/synthetic-model.js').ShapeName} shape
  * @returns {Promise<string>} path
  */
 export async function randomPacked(shape) {

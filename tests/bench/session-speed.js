@@ -7,7 +7,7 @@
  */
 
 import { parseArgs } from 'node:util'
-import { SHAPE_NAMES } from '../../js/cli/synthetic-model.js'
+import { SHAPE_NAMES } from '../../js/bench/synthetic-model.js'
 import { BiMamba } from '../../js/index.js'
 import { TRAINED } from '../js/support/trained-model.js'
 import { randomPacked } from './random-packed.js'

@@ -9,19 +9,19 @@ import { statSync } from 'node:fs'
 import { PassThrough } from 'node:stream'
 import { describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import { trafficOf } from '../../js/cli/bench-traffic.js'
+import { trafficOf } from '../../js/bench/bench-traffic.js'
+import { randomModel, SHAPE_NAMES, syntheticConfig } from '../../js/bench/synthetic-model.js'
 import { main } from '../../js/cli/main.js'
-import { randomModel, SHAPE_NAMES, syntheticConfig } from '../../js/cli/synthetic-model.js'
 import { Core } from '../../js/core.js'
-import { VERSION } from '../../js/index.js'
+import { BiMamba, VERSION } from '../../js/index.js'
 import { MODEL_FILE } from './support/model-file.js'
 
 const MAIN = fileURLToPath(new URL('../../js/cli/main.js', import.meta.url))
 const OWN_MODULE = fileURLToPath(new URL('../../dist/bimamba.wasm', import.meta.url))
 const ROUNDS = 2
 
-/** @typedef {import('../../js/cli/bench-report.js').BenchReport} BenchReport */
-/** @typedef {import('../../js/cli/bench-report.js').StepReport} StepReport */
+/** @typedef {import('../../js/bench/bench-report.js').BenchReport} BenchReport */
+/** @typedef {import('../../js/bench/bench-report.js').StepReport} StepReport */
 
 /** @param {...string} args */
 function bench(...args) {
@@ -67,8 +67,8 @@ function checkTimes({ ms, bestMs, tokensPerS, speed, roundMs }) {
 test('a model file, two settings: every field, and what they must be', () => {
   const report = reportOf('--model', MODEL_FILE, '--threads', '1', '--threads', '2')
   const { machine, model, settings, streams } = report
-  assert.ok(machine.cpu.length > 0 && machine.cores > 0)
-  assert.deepEqual([machine.bimamba, machine.node], [VERSION, process.version])
+  assert.ok(machine.cpu && machine.cores > 0)
+  assert.deepEqual([machine.bimamba, machine.runtime], [VERSION, `Node ${process.version}`])
   assert.ok(Math.abs(Date.parse(machine.date) - Date.now()) < 60000)
   assert.equal(model.source, MODEL_FILE)
   assert.ok(model.weightBytes < statSync(MODEL_FILE).size)
@@ -161,6 +161,51 @@ test('Ctrl-C ends it between two measurements', async () => {
   const io = { stdin: process.stdin, stdout, stderr, signal: controller.signal }
   assert.equal(await main(args, io), 130)
   assert.deepEqual([stdout.read(), stderr.read()], [null, null])
+})
+
+test('BiMamba.benchmark measures in a thread of its own, and says what it does', async () => {
+  /** @type {string[]} */
+  const done = []
+  const { text, ...report } = await BiMamba.benchmark({
+    source: MODEL_FILE,
+    settings: [{ threads: 1, variant: 'table' }, { threads: 2 }],
+    rounds: ROUNDS,
+    promptTokens: 100,
+    onProgress: (what) => done.push(what),
+  })
+  assert.equal(report.model.source, MODEL_FILE)
+  assert.deepEqual(
+    report.settings.map(({ threads, variant }) => [threads, variant]),
+    [
+      [1, 'table'],
+      [2, 'table'],
+    ],
+  )
+  for (const { decode, prefill, steps } of report.settings) {
+    checkTimes(decode)
+    checkTimes(prefill)
+    checkSteps(steps?.decode ?? [])
+  }
+  assert.match(text, /^1 thread, table /m)
+  assert.ok(done.includes(`round 1 of ${ROUNDS}`))
+  assert.deepEqual(structuredClone(report), report)
+})
+
+test('BiMamba.benchmark: what is wrong is said, and a signal stops it', async () => {
+  for (const [options, pattern] of /** @type {[object, RegExp][]} */ ([
+    [{}, /want either shape or source/],
+    [{ shape: '780M', source: 'x' }, /want either shape or source/],
+    [{ shape: '9B' }, /shape '9B', want 780M, 1\.3B, 2\.7B/],
+    [{ source: new Uint8Array(8) }, /want a URL, a path, a Blob or a file handle/],
+    [{ source: MODEL_FILE, settings: [] }, /settings\.length is 0, want an integer from 1 to 16/],
+    [{ source: MODEL_FILE, settings: [{ thread: 1 }] }, /did you mean 'threads'/],
+    [{ source: MODEL_FILE, rounds: 0 }, /rounds is 0, want an integer from 1 to 100/],
+  ])) {
+    await assert.rejects(BiMamba.benchmark(options), { code: 'argument', message: pattern })
+  }
+  const signal = AbortSignal.timeout(500)
+  const endless = { source: MODEL_FILE, rounds: 100, promptTokens: 100000, signal }
+  await assert.rejects(BiMamba.benchmark(endless), { name: 'TimeoutError' })
 })
 
 describe('synthetic models', async () => {

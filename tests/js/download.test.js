@@ -365,3 +365,32 @@ test('only: nothing is fetched, and what is not there is said', async (t) => {
   })
   assert.equal(server.requests.length, 0)
 })
+
+test('inspect says what a file is without its weights: from the server, from what is kept, from a path', async (t) => {
+  const cacheFolder = await tempFolder(t)
+  const url = server.url('ok')
+  const loaded = await BiMamba.load(model.path)
+  const { identity, fileBytes, licence, source, hasTokenizer } = loaded.info
+  await loaded.close()
+  for (const inline of [true, false]) {
+    server.reset()
+    const found = await BiMamba.inspect(url, { cacheFolder, inline })
+    assert.deepEqual(
+      [found.identity, found.fileBytes, found.licence, found.source, found.hasTokenizer],
+      [identity, fileBytes, licence, source, hasTokenizer],
+    )
+    assert.equal(found.config.n_layer, loaded.config.n_layer)
+    assert.equal(server.requests.length, 1)
+    assert.deepEqual(await BiMamba.cache.list({ cacheFolder }), [])
+  }
+  await BiMamba.cache.add(url, { cacheFolder })
+  server.reset()
+  assert.equal((await BiMamba.inspect(url, { cacheFolder })).identity, identity)
+  assert.equal(server.requests.length, 0)
+  assert.equal((await BiMamba.inspect(model.path)).identity, identity)
+  assert.equal((await BiMamba.inspect(await readFile(model.path))).identity, identity)
+  await assert.rejects(BiMamba.inspect(new Uint8Array(100)), { code: 'format' })
+  await assert.rejects(BiMamba.inspect(server.url('status', { code: 404 }), QUICK), {
+    code: 'network',
+  })
+})

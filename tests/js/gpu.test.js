@@ -7,7 +7,7 @@
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { after, before, describe, test } from 'node:test'
-import { syntheticConfig } from '../../js/cli/synthetic-model.js'
+import { syntheticConfig } from '../../js/bench/synthetic-model.js'
 import { Core } from '../../js/core.js'
 import { GpuDevice } from '../../js/gpu/gpu-device.js'
 import { GpuModel } from '../../js/gpu/gpu-model.js'

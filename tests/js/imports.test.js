@@ -32,14 +32,19 @@ const JS_LAW = [
     mayImport: ['core', 'platform', 'errors', 'wasm module'],
   },
   { layer: 'thread', files: /^js\/thread\.js$/, mayImport: ['platform'] },
-  { layer: 'worker', files: /^js\/worker\.js$/, mayImport: ['package', 'platform'] },
+  { layer: 'worker', files: /^js\/worker\.js$/, mayImport: ['package', 'bench', 'platform'] },
   { layer: 'index', files: /^js\/index\.js$/, mayImport: ['package', 'errors'] },
   { layer: 'cache', files: /^js\/cache\//, mayImport: ['cache', 'platform', 'errors'] },
   { layer: 'gpu', files: /^js\/gpu\//, mayImport: ['gpu', 'core', 'library', 'errors'] },
   {
+    layer: 'bench',
+    files: /^js\/bench\//,
+    mayImport: ['bench', 'package', 'core', 'platform', 'errors'],
+  },
+  {
     layer: 'cli',
     files: /^js\/cli\//,
-    mayImport: ['cli', 'convert', 'index', 'package', 'core', 'platform', 'errors'],
+    mayImport: ['cli', 'bench', 'convert', 'index', 'package', 'core', 'platform', 'errors'],
   },
   {
     layer: 'convert',

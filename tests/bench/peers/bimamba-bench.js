@@ -5,7 +5,7 @@
  * next one. Everything is as `BiMamba.load` has it by default, but that the number of threads is given, and the kernels are the look-up tables.
  */
 
-import { randomModel, syntheticConfig } from '../../../js/cli/synthetic-model.js'
+import { randomModel, syntheticConfig } from '../../../js/bench/synthetic-model.js'
 import { Core } from '../../../js/core.js'
 
 /** Tokens before the first measurement: the engine's optimising compiler and the choice of threads need them. */

@@ -5,7 +5,7 @@
  * colours for light and dark pages, and no background.
  */
 
-import { median } from '../../../js/cli/bench-report.js'
+import { median } from '../../../js/bench/bench-report.js'
 import { kindOf } from './peer-report.js'
 
 /** @typedef {import('./peer-rounds.js').SpeedRow} SpeedRow */

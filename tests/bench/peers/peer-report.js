@@ -5,7 +5,7 @@
  * threads or fewer, since a user of it would choose that.
  */
 
-import { median } from '../../../js/cli/bench-report.js'
+import { median } from '../../../js/bench/bench-report.js'
 
 /** @typedef {import('./logits-check.js').CheckRow} CheckRow */
 /** @typedef {import('./peer-rounds.js').SpeedRow} SpeedRow */

@@ -7,7 +7,7 @@
 
 import { existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { randomBytes, syntheticConfig } from '../../../js/cli/synthetic-model.js'
+import { randomBytes, syntheticConfig } from '../../../js/bench/synthetic-model.js'
 import { GGML_TYPES, ggufTensorBytes, writeGguf } from '../../../js/convert/gguf.js'
 import { exportMetadata } from '../../../js/convert/gguf-export.js'
 import { modelTensors } from '../../../js/convert/gguf-tensors.js'

@@ -2,15 +2,15 @@
  * One setting of `bimamba bench` at work: an engine of its own with a model in it, and the clock.
  *
  * Owns how each thing is timed: only the engine's work is between the two looks at the clock, and between two of those the event
- * loop has a turn, so that Ctrl-C arrives. Does not know rounds or other settings (js/cli/bench-run.js) nor what the times mean
- * (js/cli/bench-report.js).
+ * loop has a turn, so that Ctrl-C arrives. Does not know rounds or other settings (js/bench/bench-run.js) nor what the times mean
+ * (js/bench/bench-report.js).
  */
 
 import { Core } from '../core.js'
+import { BmError } from '../errors.js'
 import { loadModel } from '../loader.js'
 import { breathe } from '../platform.js'
-import { describeSource, openSource } from '../source.js'
-import { UsageError } from './options.js'
+import { openSource } from '../source.js'
 import { randomModel, syntheticConfig } from './synthetic-model.js'
 
 /** @typedef {import('../core-session.js').CoreSession} CoreSession */
@@ -24,7 +24,9 @@ import { randomModel, syntheticConfig } from './synthetic-model.js'
 
 /**
  * @typedef {object} BenchModel what all settings run
- * @property {string} source path or URL of a packed model; not looked at with `synthetic`
+ * @property {import('../source.js').SourceDescriptor | null} source of a packed model; not looked at with `synthetic`
+ * @property {string} name     what the report calls the source
+ * @property {import('../source.js').FetchOptions} download  how a file on a server is got and kept
  * @property {import('./synthetic-model.js').ShapeName | null} synthetic
  * @property {import('../core.js').Precision} precision
  * @property {import('../core.js').StateType} state
@@ -61,16 +63,17 @@ export class BenchSubject {
    * @param {BenchSetting} setting
    * @param {AbortSignal} signal
    * @returns {Promise<BenchSubject>} the caller closes it
-   * @throws {BmError} as `loadModel` does; {UsageError} threads for a module that has none
+   * @throws {BmError} as `loadModel` does; `argument`: threads for a module that has none; `unsupported`: where memory cannot be shared
    */
-  static async open({ source, synthetic, precision, state, head }, setting, signal) {
+  static async open(wanted, setting, signal) {
+    const { synthetic, precision, state, head } = wanted
     const { threads, variant, wasm } = setting
     const began = performance.now()
     const core = await Core.create({ wasm, shared: threads > 1, signal })
     if (threads > 1 && !core.isShared) {
-      throw new UsageError(
-        `--threads ${threads}: ${wasm ?? 'the module'} is a build without threads`,
-      )
+      throw wasm
+        ? new BmError('argument', `${threads} threads: ${wasm} is a build without threads`)
+        : new BmError('unsupported', `${threads} threads: memory cannot be shared here`)
     }
     try {
       const loaded = synthetic
@@ -78,7 +81,7 @@ export class BenchSubject {
             model: await randomModel(core, syntheticConfig(synthetic), { variant, head, signal }),
             header: null,
           }
-        : await loadFile(core, source, { variant, head }, signal)
+        : await loadFile(core, wanted, variant, signal)
       const { model, header } = loaded
       await core.startTeam(threads)
       const session = model.createSession({ precision, state })
@@ -185,14 +188,10 @@ export class BenchSubject {
   }
 }
 
-/**
- * @param {Core} core
- * @param {string | undefined} source
- * @param {{ variant: string | undefined, head: import('../core.js').HeadChoice | undefined }} options
- * @param {AbortSignal} signal
- */
-async function loadFile(core, source, { variant, head }, signal) {
-  const file = await openSource(describeSource(source), { signal })
+/** @param {Core} core @param {BenchModel} wanted @param {string | undefined} variant @param {AbortSignal} signal */
+async function loadFile(core, { source, download, head }, variant, signal) {
+  if (!source) throw new BmError('internal', 'a benchmark without a model')
+  const file = await openSource(source, { options: download, signal })
   try {
     const modelFor = (/** @type {import('../format.js').PackedHeader} */ { config }) =>
       core.createModel(config, { variant, head })

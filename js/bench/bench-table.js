@@ -1,10 +1,10 @@
 /**
  * The report of `bimamba bench` as text for people.
  *
- * Owns the layout: what is on a line, how many digits a number has. What the numbers are is in js/cli/bench-report.js.
+ * Owns the layout: what is on a line, how many digits a number has. What the numbers are is in js/bench/bench-report.js.
  */
 
-import { formatBytes } from './progress.js'
+import { formatBytes } from '../byte-count.js'
 
 /** @typedef {import('./bench-report.js').BenchReport} BenchReport */
 /** @typedef {import('./bench-report.js').BenchSettingReport} BenchSettingReport */
@@ -80,7 +80,7 @@ function headOf({
     ({ threads, gbPerS }) =>
       `${digits(gbPerS)} GB/s with ${threads} thread${threads > 1 ? 's' : ''}`,
   )
-  return `machine  ${machine.cpu}, ${machine.cores} cores, Node ${machine.node}, bimamba ${machine.bimamba}, ${machine.date}
+  return `machine  ${machine.cpu ?? 'unknown processor'}, ${machine.cores} cores, ${machine.runtime}, bimamba ${machine.bimamba}, ${machine.date}
 model    ${model.source}: ${layers} layers, d_model ${width}, ${vocabulary} tokens; weights ${formatBytes(model.weightBytes)}, state ${formatBytes(model.stateBytes)}
 work     precision ${precision}, state ${state}${head === 'int4' ? ', head int4' : ''}; ${rounds} rounds; a prompt of ${promptTokens} tokens, ${chunkTokens} at once
 memory   read at ${reading.join(', ')}; a token moves ${formatBytes(model.bytesPerToken)}

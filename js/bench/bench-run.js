@@ -3,7 +3,7 @@
  *
  * Owns the order of things. A shared machine drifts, so every round times every setting, and the memory's speed too: what is
  * compared was measured within seconds. Before the first round each setting works until the JavaScript engine's optimising compiler
- * has replaced the quickly made code and the team of threads has found its size. Gives times as they were; js/cli/bench-report.js
+ * has replaced the quickly made code and the team of threads has found its size. Gives times as they were; js/bench/bench-report.js
  * says what they mean.
  */
 
@@ -66,7 +66,7 @@ const STREAM_PASSES = 3
  * @param {BenchPlan} plan
  * @param {{ signal: AbortSignal, onProgress: (what: string) => void }} control
  * @returns {Promise<BenchResults>}
- * @throws {BmError} as loading does; {UsageError} for a setting that its module cannot have; or `signal.reason`
+ * @throws {BmError} as loading does; `argument` or `unsupported` for a setting that its module or this page cannot have; or `signal.reason`
  */
 export async function runBench(plan, { signal, onProgress }) {
   /** @type {BenchSubject[]} */

@@ -3,11 +3,11 @@
  *
  * Owns the document. A time is the median over the rounds, so that a round in which the machine did something else does not count;
  * `bestMs` is the quickest round. A ratio of two settings is the median of the ratios of each round, since only what was
- * measured together compares. Bytes are what a token must move (js/cli/bench-traffic.js), not what was seen to move.
+ * measured together compares. Bytes are what a token must move (js/bench/bench-traffic.js), not what was seen to move.
  */
 
-import { cpus } from 'node:os'
-import { VERSION } from '../index.js'
+import { describeMachine } from '../platform.js'
+import { VERSION } from '../version.js'
 import { LONG_START } from './bench-run.js'
 import { trafficOf } from './bench-traffic.js'
 
@@ -21,7 +21,8 @@ const SPARE_BYTES = 32e6
 
 /**
  * @typedef {object} BenchReport
- * @property {{ cpu: string, cores: number, node: string, bimamba: string, date: string }} machine  versions; the date in ISO 8601
+ * @property {{ cpu: string | null, cores: number, runtime: string, bimamba: string, date: string }} machine  cpu: null where a page may not know; runtime: Node and
+ *   its version, or the browser as it calls itself; the date in ISO 8601
  * @property {object} model
  * @property {string} model.source         path or URL, or `synthetic` and the shape
  * @property {import('../format.js').ModelConfig} model.config
@@ -107,14 +108,12 @@ export function reportOf(
   const bytesPerToken = sumOf(traffic.stepBytes(1).values())
   return {
     machine: {
-      cpu: cpus()[0]?.model ?? 'unknown',
-      cores: cpus().length,
-      node: process.version,
+      ...describeMachine(),
       bimamba: VERSION,
       date: new Date().toISOString(),
     },
     model: {
-      source: model.synthetic ? `synthetic ${model.synthetic}` : model.source,
+      source: model.synthetic ? `synthetic ${model.synthetic}` : model.name,
       config,
       weightBytes: traffic.weightBytes,
       stateBytes: traffic.stateBytes,
