@@ -40,6 +40,7 @@ import { Timeline } from './timeline.js'
  * @property {string} identity     SHA-256 of the file's header, which holds the hashes of the rest; lower-case hex
  * @property {number} fileBytes
  * @property {number} memoryBytes  of the engine: weights, state and buffers
+ * @property {number} stateBytes   of one text: all that the model remembers of it, however long it is
  * @property {'fast' | 'high' | 'exact'} precision
  * @property {'f32' | 'i16'} state
  * @property {'int8' | 'int4' | 'f16' | 'f32'} head  the type of the weights that give the logits
@@ -181,6 +182,7 @@ export class Engine {
       info: {
         ...file,
         memoryBytes,
+        stateBytes: this.#core.stateBytes(config, isGpu ? 'f32' : state),
         precision,
         state,
         head,

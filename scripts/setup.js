@@ -237,3 +237,10 @@ export function setUpTools(task) {
   if (!canInstall()) throw new CommandError(explainMissing(missing))
   installPackages(missing)
 }
+
+/** From a fresh clone to all that the package needs: tools, Node's packages, dist/. */
+export function setUpAndBuild() {
+  setUpTools('build')
+  setUpNodePackages()
+  run(process.execPath, ['scripts/build.js'])
+}

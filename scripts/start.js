@@ -5,7 +5,7 @@
  */
 
 import { run, runScript } from './command.js'
-import { setUpNodePackages, setUpTools } from './setup.js'
+import { setUpAndBuild } from './setup.js'
 
 /** A small model tells a better story when it takes fewer risks. */
 const STORY = ['generate', '--echo', '--temperature', '0.5', 'Once upon a time']
@@ -13,8 +13,6 @@ const STORY = ['generate', '--echo', '--temperature', '0.5', 'Once upon a time']
 const given = process.argv.slice(2)
 
 runScript(() => {
-  setUpTools('build')
-  setUpNodePackages()
-  run('node', ['scripts/build.js'])
+  setUpAndBuild()
   run('node', ['js/cli/main.js', ...(given.length > 0 ? given : STORY)])
 })

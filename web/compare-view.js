@@ -1,0 +1,115 @@
+/**
+ * Two branches side by side.
+ *
+ * Owns which two are shown, and where they part: what both have is dimmed. They can go on together, which reads the weights once for both.
+ */
+
+import { button, el } from './element.js'
+
+/** @typedef {import('./story.js').Story} Story */
+/** @typedef {import('./story.js').Branch} Branch */
+/** @typedef {import('./writer.js').Writer} Writer */
+
+/** Of what both have, only the end is shown, so many characters. */
+const SHARED_TAIL = 300
+
+export class CompareView {
+  #root
+  #writer
+  #selects
+  #panes
+  #both
+  /** @type {Story | null} */
+  #story = null
+  /** @type {Map<number, Text>} what a branch goes on with now, by its id */
+  #growing = new Map()
+
+  /** @param {HTMLElement} root empty @param {Writer} writer */
+  constructor(root, writer) {
+    this.#root = root
+    this.#writer = writer
+    this.#selects = ['Left', 'Right'].map((side) =>
+      el('select', { 'aria-label': `${side} branch`, change: () => this.#fill() }),
+    )
+    this.#panes = this.#selects.map(() =>
+      el('div', { class: 'compared', tabindex: 0, role: 'region' }),
+    )
+    this.#both = button('Continue both', () => this.#continueBoth())
+  }
+
+  /** @param {Story} story */
+  show(story) {
+    this.#story = story
+    if (story.branches.length < 2) {
+      this.#root.replaceChildren(
+        el(
+          'p',
+          { class: 'hint' },
+          'There is one branch so far. Branch off, let it go on, and compare.',
+        ),
+      )
+      return
+    }
+    for (const [side, select] of this.#selects.entries()) {
+      const chosen = story.branches.some(({ id }) => String(id) === select.value)
+        ? select.value
+        : String(story.branches.at(side - 2)?.id)
+      select.replaceChildren(
+        ...story.branches.map(({ id, name }) =>
+          el('option', { value: id, selected: String(id) === chosen }, name),
+        ),
+      )
+      select.value = chosen
+    }
+    if (!this.#both.isConnected) {
+      const columns = this.#selects.map((select, i) =>
+        el('div', { class: 'column' }, select, /** @type {HTMLElement} */ (this.#panes[i])),
+      )
+      this.#root.replaceChildren(el('div', { class: 'columns' }, ...columns), this.#both)
+    }
+    this.#both.disabled = story.busy !== null
+    if (!this.#writer.isRunning) this.#fill()
+  }
+
+  /** @returns {Branch[]} left and right */
+  #chosen() {
+    const { branches = [] } = this.#story ?? {}
+    return this.#selects.flatMap(
+      ({ value }) => branches.find(({ id }) => String(id) === value) ?? [],
+    )
+  }
+
+  #fill() {
+    const chosen = this.#chosen()
+    const [left = '', right = ''] = chosen.map(({ text }) => text)
+    const shared = sharedLength(left, right)
+    this.#growing.clear()
+    for (const [i, branch] of chosen.entries()) {
+      const before = branch.text.slice(0, shared)
+      const tail = before.length > SHARED_TAIL ? `… ${before.slice(-SHARED_TAIL)}` : before
+      const own = document.createTextNode(branch.text.slice(shared))
+      this.#growing.set(branch.id, own)
+      const pane = this.#panes[i]
+      pane?.replaceChildren(el('span', { class: 'shared' }, tail), own)
+      pane?.setAttribute('aria-label', branch.name)
+    }
+  }
+
+  #continueBoth() {
+    const [left, right] = this.#chosen()
+    const story = this.#story
+    if (!story || !left || !right || left === right) return
+    this.#fill()
+    void this.#writer.runTogether(story, [left, right], (branch, text) => {
+      this.#growing.get(branch.id)?.appendData(text)
+    })
+  }
+}
+
+/** @param {string} a @param {string} b @returns {number} characters, whole ones, that both begin with */
+function sharedLength(a, b) {
+  let length = 0
+  while (length < a.length && length < b.length && a[length] === b[length]) length++
+  // Not between the two halves of a character.
+  return /[\ud800-\udbff]$/.test(a.slice(0, length)) ? length - 1 : length
+}

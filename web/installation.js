@@ -1,0 +1,133 @@
+/**
+ * The app as something that is installed: its service worker, updates, the offer to install, and being isolated.
+ *
+ * Owns when the page is loaded anew: once on a host that sends no headers, so that the service worker can add them, and for an update that the user has
+ * agreed to; never while something is written.
+ */
+
+import { button, el } from './element.js'
+
+/** In a tab's own storage: it was loaded anew for isolation, and would be for ever where that does not help. */
+const RELOADED = 'bimamba.isolated'
+/** Between two looks for a new version, ms. */
+const LOOK_MS = 3600000
+
+/** Chromium's offer. @typedef {Event & { prompt: () => Promise<unknown> }} InstallEvent */
+
+export class Installation {
+  #notices
+  #button
+  #isUntouched
+  #beforeReload
+  /** @type {ServiceWorker | null} that the user wants now */
+  #wanted = null
+
+  /**
+   * @param {{ notices: HTMLElement, install: HTMLElement }} places  notices: where questions go; install: the button that installs, hidden
+   * @param {{ isUntouched: () => boolean, beforeReload: () => Promise<void> }} page  isUntouched: nothing was written here yet; beforeReload: keeps what was
+   */
+  constructor({ notices, install }, { isUntouched, beforeReload }) {
+    this.#notices = notices
+    this.#button = install
+    this.#isUntouched = isUntouched
+    this.#beforeReload = beforeReload
+    addEventListener('beforeinstallprompt', (event) =>
+      this.#offer(/** @type {InstallEvent} */ (event)),
+    )
+  }
+
+  /** When the page is at work already: what the service worker fetches must not hold that up. */
+  async begin() {
+    const { serviceWorker } = navigator
+    if (!serviceWorker) return
+    const hadController = serviceWorker.controller !== null
+    serviceWorker.addEventListener('controllerchange', () => void this.#changed(hadController))
+    try {
+      const registration = await serviceWorker.register('service-worker.js', {
+        updateViaCache: 'none',
+      })
+      this.#watch(registration)
+      setInterval(() => void registration.update().catch(() => {}), LOOK_MS)
+    } catch {
+      // Private windows of some browsers have none: the app works, but not offline.
+    }
+  }
+
+  /** @param {ServiceWorkerRegistration} registration */
+  #watch(registration) {
+    const look = () => {
+      if (registration.waiting && navigator.serviceWorker.controller)
+        this.#askForUpdate(registration.waiting)
+    }
+    look()
+    registration.addEventListener('updatefound', () => {
+      registration.installing?.addEventListener('statechange', look)
+    })
+  }
+
+  /** @param {ServiceWorker} worker that waits */
+  #askForUpdate(worker) {
+    this.#notices.querySelector('.update')?.remove()
+    const notice = el(
+      'div',
+      { class: 'notice update' },
+      el('p', {}, 'A new version of this app is here.'),
+      el(
+        'div',
+        { class: 'row' },
+        button(
+          'Update now',
+          () => {
+            this.#wanted = worker
+            worker.postMessage('take over')
+          },
+          { class: 'main-button' },
+        ),
+        button('Later', () => notice.remove()),
+      ),
+    )
+    this.#notices.append(notice)
+  }
+
+  /** Another version answers from now on. @param {boolean} hadController before: else it is the first one, and the page is of the same version */
+  async #changed(hadController) {
+    if (!hadController && !crossOriginIsolated) return this.#isolate()
+    if (this.#wanted) return this.#reload()
+    if (!hadController) return
+    // The user has agreed to it in another tab.
+    this.#notices.append(
+      el(
+        'div',
+        { class: 'notice' },
+        el('p', {}, 'The app was updated in another tab.'),
+        button('Reload this one', () => void this.#reload()),
+      ),
+    )
+  }
+
+  /** The first visit to a host without headers: with the service worker's, memory can be shared. */
+  #isolate() {
+    try {
+      if (sessionStorage.getItem(RELOADED) || !this.#isUntouched()) return
+      sessionStorage.setItem(RELOADED, 'yes')
+    } catch {
+      return // without a memory of it, the page could be loaded anew for ever
+    }
+    location.reload()
+  }
+
+  async #reload() {
+    await this.#beforeReload()
+    location.reload()
+  }
+
+  /** @param {InstallEvent} event */
+  #offer(event) {
+    event.preventDefault()
+    this.#button.hidden = false
+    this.#button.onclick = () => {
+      this.#button.hidden = true
+      void event.prompt()
+    }
+  }
+}

@@ -1,0 +1,465 @@
+/**
+ * A text with its branches: everything that can be done to it, and taken back.
+ *
+ * Owns the branches, each a session of the package, and the moments of each: snapshots, to which it can go back. Before anything changes a text, a
+ * moment is kept, so that everything can be undone. Knows no page: it tells by the event `change`.
+ * The idea: a state is a copy of constant size, so undo, branches and comparison need no text to be read again.
+ */
+
+import { syncText } from './text-sync.js'
+
+/** @typedef {import('../js/index.js').BiMamba} BiMamba */
+/** @typedef {import('../js/index.js').Session} Session */
+/** @typedef {import('../js/index.js').Snapshot} Snapshot */
+/** isEndless: a text that the model ends is followed by another. @typedef {import('../js/index.js').SessionGenerateOptions & { maxTokens: number, seed: number, isEndless?: boolean }} Options */
+
+/** What can be gone back to. label: for people; isKept: the user wanted it, so it stays. @typedef {{ id: number, snapshot: Snapshot, label: string, isKept: boolean, isBeforeText: boolean }} Moment */
+
+/**
+ * @typedef {object} Branch
+ * @property {number} id
+ * @property {string} name
+ * @property {Session} session
+ * @property {string} text        that people see and write; the session reads it before it is continued
+ * @property {Branch | null} parent
+ * @property {number} forkedAt    the position where it left its parent
+ * @property {number | null} endedAt  the position at which the model ended the text
+ * @property {Moment[]} moments   in the order in which they were kept
+ * @property {Moment[]} undone    to be done again, the last one first
+ */
+
+/**
+ * What happens while a text goes on: a piece of text, or what a number of tokens took.
+ *
+ * @typedef {object} Step
+ * @property {string} text
+ * @property {{ position: number, tokens: number, ms: number } | null} cost  ms: waited for the model, all tokens together
+ * @property {'eos' | 'stop' | 'length' | 'abort' | 'error' | null} end       why it ends, with the last step
+ */
+
+/** Tokens between two looks around: what they took is told, and the state can be read. */
+const CHUNK_TOKENS = 32
+/** Between a text that the model has ended and the next one. */
+const BETWEEN_TEXTS = '\n\n'
+/** Moments that undo needs may take so much memory, or that of so many states. */
+const UNDO_BYTES = 64e6
+const LEAST_UNDO = 8
+/** Checkpoints of a session, from which it goes back, are at most so many states. */
+const CHECKPOINTS = 16
+
+export class Story extends EventTarget {
+  /** @type {BiMamba} */
+  #model
+  /** @type {Branch[]} */
+  branches = []
+  /** @type {Branch} that is written on */
+  current
+  /** What is being done; null: nothing. @type {string | null} */
+  busy = null
+  #lastId = 0
+
+  /** Use `Story.begin`. @param {BiMamba} model @param {Session} session @param {string} text */
+  constructor(model, session, text) {
+    super()
+    this.#model = model
+    this.current = this.#newBranch('Main', session, text, null)
+    this.branches = [this.current]
+  }
+
+  /**
+   * @param {BiMamba} model
+   * @param {string} text
+   * @param {(options: { checkpointBytes: number }) => Promise<Session | null>} [kept] gives a session that has read some of the text already
+   * @returns {Promise<Story>}
+   */
+  static async begin(model, text, kept) {
+    const options = sessionOptions(model)
+    return new Story(model, (await kept?.(options)) ?? (await model.createSession(options)), text)
+  }
+
+  /**
+   * The same branches for another model, which reads their texts when they are written on. The moments are the old model's, and go with it.
+   * @param {BiMamba} model
+   */
+  async moveTo(model) {
+    const sessions = []
+    for (const _ of this.branches) sessions.push(await model.createSession(sessionOptions(model)))
+    this.#model = model
+    for (const [i, branch] of this.branches.entries()) {
+      Object.assign(branch, { session: sessions[i], moments: [], undone: [], forkedAt: 0 })
+    }
+    this.#tell()
+  }
+
+  get model() {
+    return this.#model
+  }
+
+  /** @returns {Moment[]} of the current branch that undo can go back to, the last one last */
+  get undoable() {
+    return this.current.moments.filter(({ isKept }) => !isKept)
+  }
+
+  /**
+   * Continues the current branch, or those given together. The work stops when the loop is left.
+   *
+   * @param {Options} options
+   * @param {AbortSignal} signal
+   * @returns {AsyncGenerator<Step, void, void>}
+   */
+  async *continue(options, signal) {
+    yield* this.#alone('writing', async function* (story) {
+      const branch = story.current
+      await story.#read(branch, signal)
+      await story.#keep(branch, `before ${options.maxTokens} tokens`, { isBeforeText: true })
+      yield* story.#continue(branch, options, signal)
+    })
+  }
+
+  /**
+   * Another text in place of the last one that was generated.
+   * @param {Options} options
+   * @param {AbortSignal} signal
+   * @returns {AsyncGenerator<Step, void, void>}
+   */
+  async *regenerate(options, signal) {
+    yield* this.#alone('writing', async function* (story) {
+      const branch = story.current
+      const start = branch.moments.findLast(({ isBeforeText }) => isBeforeText)
+      if (!start) return
+      await story.#read(branch, signal)
+      await story.#keep(branch, 'before another try')
+      await story.#restore(branch, start)
+      yield { text: '', cost: null, end: null }
+      // What is tried again and again begins at the same moment.
+      start.isBeforeText = false
+      await story.#keep(branch, start.label, { isBeforeText: true })
+      yield* story.#continue(branch, options, signal)
+    })
+  }
+
+  /**
+   * Continues branches together: the weights are read once for all.
+   *
+   * @param {Branch[]} branches all different
+   * @param {Options} options  branch i takes the seed + i
+   * @param {AbortSignal} signal
+   * @returns {AsyncGenerator<{ branch: Branch, text: string }, void, void>}
+   */
+  async *continueTogether(branches, options, signal) {
+    yield* this.#alone('writing', async function* (story) {
+      for (const branch of branches) {
+        await story.#read(branch, signal)
+        await story.#keep(branch, `before ${options.maxTokens} tokens`, { isBeforeText: true })
+      }
+      const sessions = branches.map(({ session }) => session)
+      const { isEndless, ...rest } = options
+      const each = branches.map((_, i) => ({ ...rest, seed: options.seed + i, signal }))
+      for await (const { index, text } of story.#model.generateTogether(sessions, each)) {
+        const branch = /** @type {Branch} */ (branches[index])
+        branch.text += text
+        yield { branch, text }
+      }
+    })
+  }
+
+  /** Takes back what was done last. */
+  undo() {
+    return this.#once('undoing', async (branch) => {
+      await this.#read(branch)
+      const moment = this.undoable.at(-1)
+      if (!moment) return
+      const now = await this.#newMoment(branch, moment.label)
+      await this.#restore(branch, moment)
+      branch.moments.splice(branch.moments.indexOf(moment), 1)
+      await moment.snapshot.close()
+      branch.undone.push(now)
+    })
+  }
+
+  /** Does again what was taken back last. */
+  redo() {
+    return this.#once('redoing', async (branch) => {
+      const moment = branch.undone.pop()
+      if (!moment) return
+      const now = await this.#newMoment(branch, moment.label)
+      await this.#restore(branch, moment)
+      await moment.snapshot.close()
+      branch.moments.push(now)
+    })
+  }
+
+  /** @param {string} [label] @returns {Promise<void>} keeps this moment until the user lets go of it */
+  mark(label) {
+    return this.#once('keeping', async (branch) => {
+      await this.#read(branch)
+      const count = branch.moments.filter(({ isKept }) => isKept).length + 1
+      const moment = await this.#newMoment(branch, label ?? `Moment ${count}`)
+      branch.moments.push({ ...moment, isKept: true })
+    })
+  }
+
+  /** Goes back to a moment of a branch, which becomes the current one. @param {Branch} branch @param {Moment} moment */
+  goBack(branch, moment) {
+    this.current = branch
+    return this.#once('going back', async () => {
+      await this.#read(branch)
+      await this.#keep(branch, `before going back to ${moment.label}`)
+      await this.#restore(branch, moment)
+    })
+  }
+
+  /** Lets go of a moment. @param {Branch} branch @param {Moment} moment */
+  forget(branch, moment) {
+    return this.#once('forgetting', async () => {
+      branch.moments.splice(branch.moments.indexOf(moment), 1)
+      await moment.snapshot.close()
+    })
+  }
+
+  /**
+   * A new branch, from now or from a moment. It becomes the current one.
+   * @param {Branch} from
+   * @param {Moment | null} moment
+   */
+  fork(from, moment) {
+    return this.#once('branching off', async () => {
+      await this.#read(from)
+      const session = await from.session.fork()
+      if (moment) await session.restore(moment.snapshot)
+      const name = `Branch ${this.#lastId}`
+      const branch = this.#newBranch(name, session, await session.text(), from)
+      branch.forkedAt = session.position
+      this.branches.push(branch)
+      this.current = branch
+    })
+  }
+
+  /** @param {Branch} branch to be written on */
+  choose(branch) {
+    this.current = branch
+    this.#tell()
+  }
+
+  /** Gives up a branch; those that left it hang on its parent then. @param {Branch} branch not the only one */
+  drop(branch) {
+    return this.#once('deleting', async () => {
+      if (this.branches.length < 2) return
+      this.branches.splice(this.branches.indexOf(branch), 1)
+      for (const other of this.branches) if (other.parent === branch) other.parent = branch.parent
+      if (this.current === branch)
+        this.current = branch.parent ?? /** @type {Branch} */ (this.branches[0])
+      for (const { snapshot } of [...branch.moments, ...branch.undone]) await snapshot.close()
+      await branch.session.close()
+    })
+  }
+
+  /** All branches go, and a new text begins. @param {string} text */
+  async startAgain(text) {
+    await this.#once('starting', async () => {
+      const old = this.branches
+      const session = await this.#model.createSession(sessionOptions(this.#model))
+      this.#lastId = 0
+      this.current = this.#newBranch('Main', session, text, null)
+      this.branches = [this.current]
+      for (const { moments, undone, session } of old) {
+        for (const { snapshot } of [...moments, ...undone]) await snapshot.close()
+        await session.close()
+      }
+    })
+  }
+
+  /** @param {'own' | 'i16' | 'i8'} state how it is kept @returns {Promise<Uint8Array<ArrayBuffer> | null>} the current branch as a file */
+  async save(state) {
+    /** @type {Uint8Array<ArrayBuffer> | null} */
+    let bytes = null
+    await this.#once('saving', async (branch) => {
+      await this.#read(branch)
+      bytes = await branch.session.save({ state })
+    })
+    return bytes
+  }
+
+  /**
+   * The state of the current branch, to be looked at: also between two steps of `continue`.
+   * @returns {Promise<Uint8Array<ArrayBuffer>>} a saved session with the state in 8 bits
+   */
+  async look() {
+    return this.current.session.save({ state: 'i8' })
+  }
+
+  /** A saved session becomes a branch, and the current one. @param {Uint8Array | Blob} saved @param {string} name */
+  open(saved, name) {
+    return this.#once('opening', async () => {
+      const { checkpointBytes } = sessionOptions(this.#model)
+      const session = await this.#model.loadSession(saved, { checkpointBytes })
+      const branch = this.#newBranch(name, session, await session.text(), null)
+      this.branches.push(branch)
+      this.current = branch
+    })
+  }
+
+  /** Frees what undo needs. */
+  forgetUndo() {
+    return this.#once('forgetting', async () => {
+      for (const branch of this.branches) {
+        const kept = branch.moments.filter(({ isKept }) => isKept)
+        const gone = [...branch.moments.filter(({ isKept }) => !isKept), ...branch.undone]
+        branch.moments = kept
+        branch.undone = []
+        for (const { snapshot } of gone) await snapshot.close()
+      }
+    })
+  }
+
+  /**
+   * @param {Branch} branch that has read its text
+   * @param {Options} options
+   * @param {AbortSignal} signal
+   * @returns {AsyncGenerator<Step, void, void>}
+   */
+  async *#continue(branch, { seed, maxTokens, isEndless, ...rest }, signal) {
+    const { session } = branch
+    if (branch.endedAt === session.position) yield await this.#beginNext(branch)
+    for (let left = maxTokens; left > 0; ) {
+      const first = left === maxTokens ? { seed } : {}
+      const options = { ...rest, ...first, maxTokens: Math.min(left, CHUNK_TOKENS), signal }
+      const chunk = writeChunk(branch, options)
+      let ms = 0
+      for (;;) {
+        const { done, value } = await chunk.next()
+        if (done) {
+          ms = value
+          break
+        }
+        yield { text: value, cost: null, end: null }
+      }
+      const { tokens, finishReason } = session.lastStats ?? { tokens: 0, finishReason: 'error' }
+      left -= tokens
+      const cost = { position: session.position, tokens, ms }
+      const goesOn =
+        left > 0 && (finishReason === 'length' || (finishReason === 'eos' && isEndless))
+      if (finishReason === 'eos') branch.endedAt = session.position
+      yield { text: '', cost, end: goesOn ? null : finishReason }
+      if (!goesOn) return
+      if (finishReason === 'eos') yield await this.#beginNext(branch)
+    }
+  }
+
+  /** The model has ended the text: it reads that it did, and a new one begins on a line of its own. @param {Branch} branch @returns {Promise<Step>} */
+  async #beginNext(branch) {
+    const [end] = this.#model.info.eosIds
+    await branch.session.append(BETWEEN_TEXTS)
+    if (end !== undefined) await branch.session.append([end])
+    branch.text += BETWEEN_TEXTS
+    return { text: BETWEEN_TEXTS, cost: null, end: null }
+  }
+
+  /** The session reads what a person has written. @param {Branch} branch @param {AbortSignal} [signal] */
+  async #read(branch, signal) {
+    if ((await branch.session.text()) === branch.text) return
+    if (branch.session.position > 0) await this.#keep(branch, 'before a change')
+    await syncText(branch.session, branch.text, signal)
+  }
+
+  /** @param {Branch} branch @param {string} label @returns {Promise<Moment>} of now */
+  async #newMoment(branch, label) {
+    const snapshot = await branch.session.snapshot()
+    return { id: ++this.#lastId, snapshot, label, isKept: false, isBeforeText: false }
+  }
+
+  /** Keeps a moment for undo; the oldest ones go. @param {Branch} branch @param {string} label @param {Partial<Moment>} [more] */
+  async #keep(branch, label, more = {}) {
+    branch.moments.push({ ...(await this.#newMoment(branch, label)), ...more })
+    const most = Math.max(LEAST_UNDO, Math.floor(UNDO_BYTES / this.#model.info.stateBytes))
+    const forUndo = branch.moments.filter(({ isKept }) => !isKept)
+    const gone = [
+      ...forUndo.slice(0, Math.max(0, forUndo.length - most)),
+      ...branch.undone.splice(0),
+    ]
+    branch.moments = branch.moments.filter((moment) => !gone.includes(moment))
+    for (const { snapshot } of gone) await snapshot.close()
+  }
+
+  /** @param {Branch} branch @param {Moment} moment */
+  async #restore(branch, moment) {
+    await branch.session.restore(moment.snapshot)
+    branch.text = await branch.session.text()
+  }
+
+  /** @param {string} name @param {Session} session @param {string} text @param {Branch | null} parent @returns {Branch} */
+  #newBranch(name, session, text, parent) {
+    const id = ++this.#lastId
+    return { id, name, session, text, parent, forkedAt: 0, endedAt: null, moments: [], undone: [] }
+  }
+
+  /** One thing at a time. @param {string} what @param {(branch: Branch) => Promise<void>} work */
+  async #once(what, work) {
+    this.#start(what)
+    try {
+      await work(this.current)
+    } finally {
+      this.#end()
+    }
+  }
+
+  /**
+   * @template T
+   * @param {string} what
+   * @param {(story: Story) => AsyncGenerator<T, void, void>} work
+   * @returns {AsyncGenerator<T, void, void>}
+   */
+  async *#alone(what, work) {
+    this.#start(what)
+    try {
+      yield* work(this)
+    } finally {
+      this.#end()
+    }
+  }
+
+  /** @param {string} what */
+  #start(what) {
+    if (this.busy) throw new Error(`Not now: ${this.busy}`)
+    this.busy = what
+    this.#tell()
+  }
+
+  #end() {
+    this.busy = null
+    this.#tell()
+  }
+
+  #tell() {
+    this.dispatchEvent(new Event('change'))
+  }
+}
+
+/** @param {BiMamba} model */
+function sessionOptions({ info }) {
+  return { checkpointBytes: CHECKPOINTS * info.stateBytes }
+}
+
+/**
+ * One chunk of tokens.
+ *
+ * @param {Branch} branch
+ * @param {import('../js/index.js').SessionGenerateOptions} options
+ * @returns {AsyncGenerator<string, number, void>} pieces of text; then how long the model was awaited, ms
+ */
+async function* writeChunk(branch, options) {
+  const pieces = branch.session.generate(options)
+  let ms = 0
+  try {
+    for (;;) {
+      const asked = performance.now()
+      const { done, value } = await pieces.next()
+      ms += performance.now() - asked
+      if (done) return ms
+      branch.text += value
+      yield value
+    }
+  } finally {
+    await pieces.return(/** @type {never} */ (undefined))
+  }
+}

@@ -1,0 +1,128 @@
+/**
+ * The branches of a text and the moments along them, as a picture that can be worked with.
+ *
+ * Owns drawing: a row for each branch, from where it left its parent to its end, with a button for each moment. Knows of the story only what it shows
+ * and calls.
+ */
+
+import { button, el } from './element.js'
+import { messageOf } from './model-desk.js'
+import { plural } from './number-text.js'
+
+/** @typedef {import('./story.js').Story} Story */
+/** @typedef {import('./story.js').Branch} Branch */
+/** @typedef {import('./story.js').Moment} Moment */
+
+export class TimelineView {
+  #list
+  #card
+  /** @type {Story | null} */
+  #story = null
+  /** @type {{ branch: Branch, moment: Moment } | null} that is looked at */
+  #chosen = null
+
+  /** @param {HTMLElement} list @param {HTMLElement} card for the moment that is looked at */
+  constructor(list, card) {
+    this.#list = list
+    this.#card = card
+  }
+
+  /** @param {Story} story */
+  show(story) {
+    this.#story = story
+    const most = Math.max(1, ...story.branches.map(({ session }) => session.position))
+    const focus = document.activeElement?.id ?? ''
+    this.#list.replaceChildren(...story.branches.map((branch) => this.#row(branch, most)))
+    this.#showMoment()
+    if (focus.startsWith('timeline-')) document.getElementById(focus)?.focus()
+  }
+
+  /** @param {Branch} branch @param {number} most positions that the whole width stands for */
+  #row(branch, most) {
+    const story = /** @type {Story} */ (this.#story)
+    const isCurrent = branch === story.current
+    const { position } = branch.session
+    const line = el('span', { class: 'line' })
+    line.style.setProperty('--from', String(branch.forkedAt / most))
+    line.style.setProperty('--to', String(position / most))
+    const moments = branch.moments.map((moment) => {
+      const chosen = this.#chosen?.moment === moment
+      const dot = el('button', {
+        type: 'button',
+        id: `timeline-${moment.id}`,
+        class: moment.isKept ? 'dot kept' : 'dot',
+        'aria-label': `${moment.label}, token ${moment.snapshot.position}`,
+        'aria-pressed': String(chosen),
+        click: () => this.#choose(branch, moment),
+      })
+      dot.style.setProperty('--at', String(moment.snapshot.position / most))
+      return dot
+    })
+    const parent = branch.parent ? `, left ${branch.parent.name} at token ${branch.forkedAt}` : ''
+    return el(
+      'li',
+      { class: isCurrent ? 'branch current' : 'branch' },
+      el(
+        'div',
+        { class: 'row' },
+        el(
+          'button',
+          {
+            type: 'button',
+            id: `timeline-branch-${branch.id}`,
+            class: 'name',
+            'aria-pressed': String(isCurrent),
+            click: () => story.choose(branch),
+          },
+          branch.name,
+        ),
+        el('span', { class: 'hint' }, `${plural(position, 'token')}${parent}`),
+        story.branches.length > 1 &&
+          button('Delete', () => this.#do(story.drop(branch)), {
+            class: 'small',
+            'aria-label': `Delete ${branch.name}`,
+          }),
+      ),
+      el('div', { class: 'track' }, line, ...moments),
+    )
+  }
+
+  /** @param {Branch} branch @param {Moment} moment */
+  #choose(branch, moment) {
+    const isSame = this.#chosen?.moment === moment
+    this.#chosen = isSame ? null : { branch, moment }
+    if (this.#story) this.show(this.#story)
+  }
+
+  #showMoment() {
+    const chosen = this.#chosen
+    const story = this.#story
+    if (!chosen || !story || !chosen.branch.moments.includes(chosen.moment)) {
+      this.#chosen = null
+      this.#card.replaceChildren(
+        el(
+          'p',
+          { class: 'hint' },
+          'Every dot is a state that was kept. Choose one to go back to it, or to branch off there.',
+        ),
+      )
+      return
+    }
+    const { branch, moment } = chosen
+    this.#card.replaceChildren(
+      el('p', {}, `${branch.name}, token ${moment.snapshot.position}: ${moment.label}`),
+      el(
+        'div',
+        { class: 'row' },
+        button('Go back to it', () => this.#do(story.goBack(branch, moment))),
+        button('Branch off there', () => this.#do(story.fork(branch, moment))),
+        button('Forget it', () => this.#do(story.forget(branch, moment))),
+      ),
+    )
+  }
+
+  /** @param {Promise<unknown>} work */
+  #do(work) {
+    work.catch((error) => this.#card.append(el('p', { class: 'wrong' }, messageOf(error))))
+  }
+}
