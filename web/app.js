@@ -119,14 +119,14 @@ class App {
 
   #edited() {
     this.#isUntouched = false
-    if (this.#story && !this.#story.busy) this.#story.current.text = this.#pane.text
+    if (this.#story && !this.#story.isWriting) this.#story.current.text = this.#pane.text
     this.#drafts.keepSoon(() => this.#draft())
   }
 
   #storyChanged() {
     const story = this.#story
     if (!story) return
-    if (!this.#writer.isRunning && !story.busy) {
+    if (!this.#writer.isRunning && !story.isWriting) {
       this.#pane.show(story.current.text)
       this.#drafts.keepSoon(() => this.#draft())
     }
@@ -135,11 +135,16 @@ class App {
 
   #showButtons() {
     const story = this.#story
-    const isBusy = !story || story.busy !== null
+    const isBusy = !story || story.isWriting
     const isWriting = this.#writer.isRunning
     this.#pane.isLocked = isWriting
-    find('continue').hidden = isWriting
-    find('stop').hidden = !isWriting
+    find('text').setAttribute('aria-busy', String(story?.isBusy ?? true))
+    const [shown, hidden] = isWriting ? ['stop', 'continue'] : ['continue', 'stop']
+    const hadFocus = document.activeElement === find(hidden)
+    find(shown).hidden = false
+    // The keyboard goes on with the button that is in the place of the other.
+    if (hadFocus) find(shown).focus()
+    find(hidden).hidden = true
     const canUndo = story !== null && story.undoable.length > 0
     const canRepeat = story?.current.moments.some(({ isBeforeText }) => isBeforeText) ?? false
     const allowed = {
@@ -185,15 +190,10 @@ class App {
   /** @param {'continue' | 'regenerate'} how */
   #write(how) {
     const story = this.#story
-    if (!story || story.busy) return
+    if (!story || story.isWriting) return
     this.#isUntouched = false
     story.current.text = this.#pane.text
-    const hadFocus =
-      document.activeElement === find('continue') || document.activeElement === find('again')
-    const done = this.#writer.run(story, how)
-    // The button that was pressed is gone: the keyboard goes on with the one in its place.
-    if (hadFocus) find('stop').focus()
-    void done.then(() => document.activeElement === document.body && find('continue').focus())
+    void this.#writer.run(story, how)
   }
 
   #wireKeys() {
@@ -281,7 +281,7 @@ class App {
   async #keepDraft() {
     this.#drafts.keepText(this.#draft())
     const story = this.#story
-    if (!story || story.busy) return
+    if (!story || story.isWriting) return
     try {
       const isSmall = story.model.info.stateBytes <= WHOLE_STATE_BYTES
       const bytes = await story.save(isSmall ? 'own' : 'i8')

@@ -67,7 +67,7 @@ export class CompareView {
       )
       this.#root.replaceChildren(el('div', { class: 'columns' }, ...columns), this.#both)
     }
-    this.#both.disabled = story.busy !== null
+    this.#both.disabled = story.isWriting
     if (!this.#writer.isRunning) this.#fill()
   }
 

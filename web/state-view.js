@@ -62,15 +62,15 @@ export class StateView {
     if (this.#section.hidden || !this.#story) return
     this.#changed()
     await Promise.all([this.#showCost(), this.#kept.show()])
-    if (!this.#story.busy) await this.#look()
+    if (!this.#story.isWriting) await this.#look()
   }
 
   #changed() {
     const story = this.#story
     if (this.#section.hidden || !story) return
-    for (const id of ['mark', 'fork']) find(id).toggleAttribute('disabled', story.busy !== null)
+    for (const id of ['mark', 'fork']) find(id).toggleAttribute('disabled', story.isWriting)
     this.#compare.show(story)
-    if (!story.busy) this.#timeline.show(story)
+    if (!story.isWriting) this.#timeline.show(story)
   }
 
   async #showCost() {

@@ -54,9 +54,13 @@ export class Story extends EventTarget {
   branches = []
   /** @type {Branch} that is written on */
   current
-  /** What is being done; null: nothing. @type {string | null} */
-  busy = null
+  /** A text goes on, which takes long. */
+  isWriting = false
   #lastId = 0
+  /** Of what was asked for, so much is not done yet. */
+  #pending = 0
+  /** The end of what was asked for last. @type {Promise<unknown>} */
+  #queue = Promise.resolve()
 
   /** Use `Story.begin`. @param {BiMamba} model @param {Session} session @param {string} text */
   constructor(model, session, text) {
@@ -91,6 +95,11 @@ export class Story extends EventTarget {
     this.#tell()
   }
 
+  /** Something is being done, or waits to be. */
+  get isBusy() {
+    return this.#pending > 0
+  }
+
   get model() {
     return this.#model
   }
@@ -108,7 +117,7 @@ export class Story extends EventTarget {
    * @returns {AsyncGenerator<Step, void, void>}
    */
   async *continue(options, signal) {
-    yield* this.#alone('writing', async function* (story) {
+    yield* this.#writing(async function* (story) {
       const branch = story.current
       await story.#read(branch, signal)
       await story.#keep(branch, `before ${options.maxTokens} tokens`, { isBeforeText: true })
@@ -123,7 +132,7 @@ export class Story extends EventTarget {
    * @returns {AsyncGenerator<Step, void, void>}
    */
   async *regenerate(options, signal) {
-    yield* this.#alone('writing', async function* (story) {
+    yield* this.#writing(async function* (story) {
       const branch = story.current
       const start = branch.moments.findLast(({ isBeforeText }) => isBeforeText)
       if (!start) return
@@ -147,7 +156,7 @@ export class Story extends EventTarget {
    * @returns {AsyncGenerator<{ branch: Branch, text: string }, void, void>}
    */
   async *continueTogether(branches, options, signal) {
-    yield* this.#alone('writing', async function* (story) {
+    yield* this.#writing(async function* (story) {
       for (const branch of branches) {
         await story.#read(branch, signal)
         await story.#keep(branch, `before ${options.maxTokens} tokens`, { isBeforeText: true })
@@ -165,7 +174,7 @@ export class Story extends EventTarget {
 
   /** Takes back what was done last. */
   undo() {
-    return this.#once('undoing', async (branch) => {
+    return this.#once(async (branch) => {
       await this.#read(branch)
       const moment = this.undoable.at(-1)
       if (!moment) return
@@ -179,7 +188,7 @@ export class Story extends EventTarget {
 
   /** Does again what was taken back last. */
   redo() {
-    return this.#once('redoing', async (branch) => {
+    return this.#once(async (branch) => {
       const moment = branch.undone.pop()
       if (!moment) return
       const now = await this.#newMoment(branch, moment.label)
@@ -191,7 +200,7 @@ export class Story extends EventTarget {
 
   /** @param {string} [label] @returns {Promise<void>} keeps this moment until the user lets go of it */
   mark(label) {
-    return this.#once('keeping', async (branch) => {
+    return this.#once(async (branch) => {
       await this.#read(branch)
       const count = branch.moments.filter(({ isKept }) => isKept).length + 1
       const moment = await this.#newMoment(branch, label ?? `Moment ${count}`)
@@ -202,7 +211,7 @@ export class Story extends EventTarget {
   /** Goes back to a moment of a branch, which becomes the current one. @param {Branch} branch @param {Moment} moment */
   goBack(branch, moment) {
     this.current = branch
-    return this.#once('going back', async () => {
+    return this.#once(async () => {
       await this.#read(branch)
       await this.#keep(branch, `before going back to ${moment.label}`)
       await this.#restore(branch, moment)
@@ -211,7 +220,7 @@ export class Story extends EventTarget {
 
   /** Lets go of a moment. @param {Branch} branch @param {Moment} moment */
   forget(branch, moment) {
-    return this.#once('forgetting', async () => {
+    return this.#once(async () => {
       branch.moments.splice(branch.moments.indexOf(moment), 1)
       await moment.snapshot.close()
     })
@@ -223,7 +232,7 @@ export class Story extends EventTarget {
    * @param {Moment | null} moment
    */
   fork(from, moment) {
-    return this.#once('branching off', async () => {
+    return this.#once(async () => {
       await this.#read(from)
       const session = await from.session.fork()
       if (moment) await session.restore(moment.snapshot)
@@ -243,7 +252,7 @@ export class Story extends EventTarget {
 
   /** Gives up a branch; those that left it hang on its parent then. @param {Branch} branch not the only one */
   drop(branch) {
-    return this.#once('deleting', async () => {
+    return this.#once(async () => {
       if (this.branches.length < 2) return
       this.branches.splice(this.branches.indexOf(branch), 1)
       for (const other of this.branches) if (other.parent === branch) other.parent = branch.parent
@@ -256,7 +265,7 @@ export class Story extends EventTarget {
 
   /** All branches go, and a new text begins. @param {string} text */
   async startAgain(text) {
-    await this.#once('starting', async () => {
+    await this.#once(async () => {
       const old = this.branches
       const session = await this.#model.createSession(sessionOptions(this.#model))
       this.#lastId = 0
@@ -273,7 +282,7 @@ export class Story extends EventTarget {
   async save(state) {
     /** @type {Uint8Array<ArrayBuffer> | null} */
     let bytes = null
-    await this.#once('saving', async (branch) => {
+    await this.#once(async (branch) => {
       await this.#read(branch)
       bytes = await branch.session.save({ state })
     })
@@ -290,7 +299,7 @@ export class Story extends EventTarget {
 
   /** A saved session becomes a branch, and the current one. @param {Uint8Array | Blob} saved @param {string} name */
   open(saved, name) {
-    return this.#once('opening', async () => {
+    return this.#once(async () => {
       const { checkpointBytes } = sessionOptions(this.#model)
       const session = await this.#model.loadSession(saved, { checkpointBytes })
       const branch = this.#newBranch(name, session, await session.text(), null)
@@ -301,7 +310,7 @@ export class Story extends EventTarget {
 
   /** Frees what undo needs. */
   forgetUndo() {
-    return this.#once('forgetting', async () => {
+    return this.#once(async () => {
       for (const branch of this.branches) {
         const kept = branch.moments.filter(({ isKept }) => isKept)
         const gone = [...branch.moments.filter(({ isKept }) => !isKept), ...branch.undone]
@@ -324,16 +333,7 @@ export class Story extends EventTarget {
     for (let left = maxTokens; left > 0; ) {
       const first = left === maxTokens ? { seed } : {}
       const options = { ...rest, ...first, maxTokens: Math.min(left, CHUNK_TOKENS), signal }
-      const chunk = writeChunk(branch, options)
-      let ms = 0
-      for (;;) {
-        const { done, value } = await chunk.next()
-        if (done) {
-          ms = value
-          break
-        }
-        yield { text: value, cost: null, end: null }
-      }
+      const ms = yield* writeChunk(branch, options)
       const { tokens, finishReason } = session.lastStats ?? { tokens: 0, finishReason: 'error' }
       left -= tokens
       const cost = { position: session.position, tokens, ms }
@@ -393,41 +393,49 @@ export class Story extends EventTarget {
     return { id, name, session, text, parent, forkedAt: 0, endedAt: null, moments: [], undone: [] }
   }
 
-  /** One thing at a time. @param {string} what @param {(branch: Branch) => Promise<void>} work */
-  async #once(what, work) {
-    this.#start(what)
+  /** One thing after another: what is asked for meanwhile waits. @param {(branch: Branch) => Promise<void>} work */
+  async #once(work) {
+    const leave = await this.#enter()
     try {
       await work(this.current)
     } finally {
-      this.#end()
+      leave()
+      this.#tell()
     }
   }
 
   /**
+   * The same for what takes long, and is pulled.
    * @template T
-   * @param {string} what
    * @param {(story: Story) => AsyncGenerator<T, void, void>} work
    * @returns {AsyncGenerator<T, void, void>}
    */
-  async *#alone(what, work) {
-    this.#start(what)
+  async *#writing(work) {
+    this.isWriting = true
+    const leave = await this.#enter()
     try {
       yield* work(this)
     } finally {
-      this.#end()
+      this.isWriting = false
+      leave()
+      this.#tell()
     }
   }
 
-  /** @param {string} what */
-  #start(what) {
-    if (this.busy) throw new Error(`Not now: ${this.busy}`)
-    this.busy = what
+  /** @returns {Promise<() => void>} when all that was asked for before is done; to be called at the end */
+  async #enter() {
+    this.#pending++
     this.#tell()
-  }
-
-  #end() {
-    this.busy = null
-    this.#tell()
+    const before = this.#queue
+    let leave = () => {}
+    this.#queue = new Promise((resolve) => {
+      leave = () => {
+        this.#pending--
+        resolve(undefined)
+      }
+    })
+    await before
+    return leave
   }
 
   #tell() {
@@ -445,7 +453,7 @@ function sessionOptions({ info }) {
  *
  * @param {Branch} branch
  * @param {import('../js/index.js').SessionGenerateOptions} options
- * @returns {AsyncGenerator<string, number, void>} pieces of text; then how long the model was awaited, ms
+ * @returns {AsyncGenerator<Step, number, void>} pieces of text; then how long the model was awaited, ms
  */
 async function* writeChunk(branch, options) {
   const pieces = branch.session.generate(options)
@@ -457,7 +465,7 @@ async function* writeChunk(branch, options) {
       ms += performance.now() - asked
       if (done) return ms
       branch.text += value
-      yield value
+      yield { text: value, cost: null, end: null }
     }
   } finally {
     await pieces.return(/** @type {never} */ (undefined))

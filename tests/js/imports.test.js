@@ -224,8 +224,19 @@ test('only js/core.js touches the memory, and few files know WebAssembly', () =>
     [],
   )
   assert.deepEqual(
-    files.filter((path) => /\bWebAssembly\b/.test(readCode(path)) && !instantiates.includes(path)),
+    files.filter((path) => /\bWebAssembly\./.test(readCode(path)) && !instantiates.includes(path)),
     [],
+  )
+})
+
+test('the web app knows one address of the package', () => {
+  const files = sources.filter((path) => /^web\/.*\.js$/.test(path))
+  assert.ok(files.length > 3)
+  assert.deepEqual(
+    files.filter((path) =>
+      findJsImports(readCode(path)).some(({ name }) => name.startsWith('../')),
+    ),
+    ['web/bimamba.js'],
   )
 })
 

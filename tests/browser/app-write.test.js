@@ -1,0 +1,384 @@
+/**
+ * Writing with the web app in real Chromium: from the first visit to the first token, and all that can be done to a text.
+ */
+
+import assert from 'node:assert/strict'
+import { after, before, test } from 'node:test'
+import { BiMamba } from '../../js/index.js'
+import {
+  APP_MODEL,
+  act,
+  assertQuiet,
+  newAppPage,
+  openApp,
+  ready,
+  setSampling,
+  startApp,
+  textOf,
+  type,
+} from './app-site.js'
+import { launchChromium } from './chromium.js'
+
+/** @type {Awaited<ReturnType<typeof startApp>>} */
+let app
+/** @type {import('playwright-core').Browser} */
+let browser
+
+before(async () => {
+  app = await startApp()
+  browser = await launchChromium()
+})
+
+after(async () => {
+  await browser?.close()
+  await app?.close()
+})
+
+/** Another visitor. @param {import('node:test').TestContext} t @param {import('playwright-core').BrowserContextOptions} [options] */
+async function newContext(t, options) {
+  const context = await browser.newContext(options)
+  t.after(() => context.close())
+  return context
+}
+
+/** @param {import('playwright-core').Page} page @returns {Promise<number>} ms from the visit to the first token */
+async function msToFirstToken(page) {
+  await setSampling(page, { maxTokens: 8 }).catch(() => {})
+  return page.evaluate(async () => {
+    const text = /** @type {HTMLElement} */ (document.querySelector('#text'))
+    const button = /** @type {HTMLButtonElement} */ (document.querySelector('#continue'))
+    const frame = () => new Promise((resolve) => setTimeout(resolve, 2))
+    while (button.disabled) await frame()
+    const before = text.textContent
+    button.click()
+    while (text.textContent === before) await frame()
+    return performance.now()
+  })
+}
+
+test('a first visit has its first token within two seconds, the next one within one', async (t) => {
+  const [cold, warm] = [[], []].map(() => /** @type {number[]} */ ([]))
+  for (let round = 0; round < 3; round++) {
+    const context = await newContext(t)
+    const first = await newAppPage(context)
+    await first.goto(app.url)
+    cold?.push(await msToFirstToken(first))
+    await ready(first)
+    await first.evaluate(() => navigator.serviceWorker.ready)
+    assertQuiet(first)
+    await first.close()
+    const second = await newAppPage(context)
+    await second.goto(app.url)
+    warm?.push(await msToFirstToken(second))
+    assertQuiet(second)
+    await context.close()
+  }
+  t.diagnostic(
+    `ms to the first token: cold ${cold?.map(Math.round)}, warm ${warm?.map(Math.round)}`,
+  )
+  assert.ok(Math.min(...(cold ?? [])) <= 2000, `cold: ${cold} ms`)
+  assert.ok(Math.min(...(warm ?? [])) <= 1000, `warm: ${warm} ms`)
+})
+
+test('a given seed writes what Node writes; the status says tokens, speed and the first token', async (t) => {
+  const page = await openApp(await newContext(t), app.url)
+  await setSampling(page, { maxTokens: 50, seed: 5, temperature: 0.8, topP: 0.9 })
+  await act(page)
+  const model = await BiMamba.load(APP_MODEL)
+  const session = await model.createSession()
+  await session.append('Once upon a time')
+  for await (const _ of session.generate({ maxTokens: 50, seed: 5, temperature: 0.8, topP: 0.9 }));
+  assert.equal(await textOf(page), await session.text())
+  await model.close()
+  assert.match(
+    String(await page.textContent('#status')),
+    /^50 tokens, [\d,.]+ a second, the first after [\d.]+ ms\. The length was reached\. Seed 5, given\.$/,
+  )
+  assert.match(String(await page.textContent('#device')), /^WebAssembly, 1 thread$/)
+  assertQuiet(page)
+})
+
+test('Esc stops, and the text is the model\u2019s to the last piece; what goes on is the same text', async (t) => {
+  const page = await openApp(await newContext(t), app.url)
+  await setSampling(page, { maxTokens: 5000, pace: 60 })
+  await page.locator('#continue').click()
+  await page.waitForFunction(
+    () => Number(document.querySelector('#text')?.textContent?.length) > 60,
+  )
+  assert.equal(await page.getAttribute('#text', 'aria-readonly'), 'true')
+  await page.keyboard.press('Escape')
+  await ready(page)
+  assert.equal(await page.textContent('#status'), 'Stopped.')
+  const stopped = await textOf(page)
+  await setSampling(page, { maxTokens: 10, pace: 0 })
+  await act(page)
+  const more = await textOf(page)
+  assert.ok(
+    more.startsWith(stopped) && more.length > stopped.length,
+    `${stopped}\n|${more} ${await page.textContent('#status')}`,
+  )
+  assertQuiet(page)
+})
+
+test('a word in the middle is changed, and the text goes on from what is there', async (t) => {
+  const page = await openApp(await newContext(t), app.url)
+  await type(page, 'Once upon a time there was a fox. His name was Ben.\n\nOne day')
+  await setSampling(page, { maxTokens: 20, temperature: 0 })
+  await act(page)
+  const first = await textOf(page)
+  assert.ok(
+    first.startsWith('Once upon a time there was a fox. His name was Ben.\n\nOne day '),
+    first,
+  )
+  await page.locator('#text').evaluate((element) => {
+    const line = /** @type {Text} */ (element.firstElementChild?.firstChild)
+    getSelection()?.setBaseAndExtent(
+      line,
+      line.data.indexOf('fox'),
+      line,
+      line.data.indexOf('fox') + 3,
+    )
+  })
+  await page.keyboard.insertText('girl')
+  const edited = first.replace('a fox', 'a girl')
+  await act(page)
+  const second = await textOf(page)
+  assert.ok(second.startsWith(edited), `${second}\n${edited}`)
+  const model = await BiMamba.load(APP_MODEL)
+  const session = await model.createSession()
+  await session.append(edited)
+  for await (const _ of session.generate({ maxTokens: 20, temperature: 0 }));
+  assert.equal(second, await session.text())
+  await model.close()
+  // Enter makes a line, and the line is read.
+  await page.keyboard.press('Control+End')
+  await page.locator('#text').focus()
+  await page.keyboard.press('Control+End')
+  await page.keyboard.press('Enter')
+  await page.keyboard.type('Then')
+  await act(page)
+  assert.ok((await textOf(page)).startsWith(`${second}\nThen`), await textOf(page))
+  assertQuiet(page)
+})
+
+test('regenerate, undo, redo, new text', async (t) => {
+  const page = await openApp(await newContext(t), app.url)
+  await setSampling(page, { maxTokens: 30, temperature: 1 })
+  await act(page)
+  const first = await textOf(page)
+  await act(page, 'again')
+  const second = await textOf(page)
+  assert.notEqual(second, first)
+  assert.ok(second.startsWith('Once upon a time'))
+  await act(page, 'again')
+  const third = await textOf(page)
+  for (const expected of [second, first, 'Once upon a time']) {
+    await act(page, 'undo')
+    while ((await textOf(page)) !== expected && (await page.isEnabled('#undo')))
+      await act(page, 'undo')
+    assert.equal(await textOf(page), expected)
+  }
+  assert.equal(await page.isDisabled('#undo'), true)
+  while (await page.isEnabled('#redo')) await act(page, 'redo')
+  assert.equal(await textOf(page), third)
+  await act(page, 'fresh')
+  assert.equal(await textOf(page), 'Once upon a time')
+  assertQuiet(page)
+})
+
+test('a text that the model has ended is followed by another one', async (t) => {
+  const page = await openApp(await newContext(t), app.url)
+  await setSampling(page, { maxTokens: 1000, seed: 3 })
+  await act(page)
+  assert.match(String(await page.textContent('#status')), /The model ended the text here/)
+  const ended = await textOf(page)
+  await setSampling(page, { maxTokens: 30 })
+  await act(page)
+  const more = await textOf(page)
+  assert.ok(more.startsWith(`${ended}\n\n`) && more.length > ended.length + 40, more)
+  await page.locator('#set-endless').check()
+  await setSampling(page, { maxTokens: 1500 })
+  await act(page)
+  assert.match(String(await page.textContent('#status')), /^1,500 tokens, .*The length was reached/)
+  assertQuiet(page)
+})
+
+test('a value that cannot be is refused in words, and Reset brings the presets back', async (t) => {
+  const page = await openApp(await newContext(t), app.url)
+  await setSampling(page, { temperature: 500 })
+  await act(page)
+  assert.match(String(await page.textContent('#status')), /temperature is 500, want a number from/)
+  assert.equal(await textOf(page), 'Once upon a time')
+  await page.getByRole('button', { name: 'Reset' }).click()
+  assert.equal(await page.inputValue('#set-temperature'), '0.6')
+  await page.reload()
+  assert.equal(await page.inputValue('#set-temperature'), '0.6')
+  assertQuiet(page)
+})
+
+test('text and settings are there after a reload, and two tabs have a text each', async (t) => {
+  const context = await newContext(t)
+  const one = await openApp(context, app.url)
+  await setSampling(one, { maxTokens: 12 })
+  await type(one, 'Long ago, in the first tab,')
+  await act(one)
+  const two = await openApp(context, app.url)
+  assert.equal(await textOf(two), 'Once upon a time')
+  await type(two, 'A second tab had')
+  await act(two)
+  const texts = [await textOf(one), await textOf(two)]
+  for (const [i, page] of [one, two].entries()) {
+    await page.reload()
+    await ready(page)
+    assert.equal(await textOf(page), texts[i])
+    assert.equal(await page.inputValue('#set-maxTokens'), '12')
+    await act(page)
+    assert.ok((await textOf(page)).startsWith(String(texts[i])))
+    assertQuiet(page)
+  }
+})
+
+test('a hidden page rests, and goes on when it is seen again', async (t) => {
+  const page = await openApp(await newContext(t), app.url)
+  await setSampling(page, { maxTokens: 3000, pace: 100 })
+  await page.locator('#set-endless').check()
+  await page.locator('#continue').click()
+  await page.waitForFunction(
+    () => Number(document.querySelector('#text')?.textContent?.length) > 40,
+  )
+  const hide = (/** @type {boolean} */ hidden) =>
+    page.evaluate((value) => {
+      Object.defineProperty(document, 'hidden', { configurable: true, get: () => value })
+      document.dispatchEvent(new Event('visibilitychange'))
+    }, hidden)
+  await hide(true)
+  await page.waitForFunction(() => document.title.startsWith('Paused'))
+  assert.match(String(await page.textContent('#status')), /Paused while this page is hidden/)
+  await page.waitForTimeout(100)
+  const resting = await textOf(page)
+  await page.waitForTimeout(400)
+  assert.equal(await textOf(page), resting)
+  await hide(false)
+  await page.waitForFunction(
+    (length) => Number(document.querySelector('#text')?.textContent?.length) > length,
+    resting.length,
+  )
+  await page.keyboard.press('Escape')
+  await ready(page)
+  assertQuiet(page)
+})
+
+test('when memory is short it rests, says so, and can be told to go on', async (t) => {
+  const page = await newAppPage(await newContext(t))
+  await page.addInitScript(() => {
+    const memory = { usedJSHeapSize: 10, jsHeapSizeLimit: 1000 }
+    Object.assign(globalThis, { testMemory: memory })
+    Object.defineProperty(performance, 'memory', { get: () => memory })
+  })
+  await page.goto(app.url)
+  await ready(page)
+  await setSampling(page, { maxTokens: 60 })
+  await page.evaluate(() => {
+    Object.assign(Reflect.get(globalThis, 'testMemory'), { usedJSHeapSize: 950 })
+  })
+  await page.locator('#continue').click()
+  await page.getByText('Paused: the memory of this page is nearly full.').first().waitFor()
+  await page.getByRole('button', { name: 'Go on' }).click()
+  await ready(page)
+  assert.match(String(await page.textContent('#status')), /tokens/)
+  assertQuiet(page)
+})
+
+test('what a model or a person writes stays text', async (t) => {
+  const page = await openApp(await newContext(t), app.url)
+  const hostile =
+    '<img src=x onerror=alert(1)><script>alert(2)</script>&lt;b&gt; <a href="javascript:alert(3)">x</a>'
+  await type(page, hostile)
+  await setSampling(page, { maxTokens: 5 })
+  await act(page)
+  assert.ok((await textOf(page)).startsWith(hostile))
+  const foreign = () =>
+    page
+      .locator('#text :not(p):not(br), #spoken :not(span), #timeline script, #compare img')
+      .count()
+  assert.equal(await foreign(), 0)
+  await page.locator('a[href="#state"]').click()
+  await page.locator('#fork').click()
+  await page.locator('.compared').first().getByText(hostile).waitFor()
+  assert.equal(await foreign(), 0)
+  // As a file of rich text would arrive.
+  await page.locator('a[href="#write"]').click()
+  await page.locator('#text').evaluate((element) => {
+    const data = new DataTransfer()
+    data.setData('text/html', '<b>bold</b><img src=x>')
+    data.setData('text/plain', 'plain <b>')
+    getSelection()?.selectAllChildren(element)
+    element.dispatchEvent(
+      new ClipboardEvent('paste', { clipboardData: data, bubbles: true, cancelable: true }),
+    )
+  })
+  assert.equal(await page.locator('#text').textContent(), 'plain <b>')
+  assertQuiet(page)
+})
+
+test('by the keyboard alone: tabs, settings, text, writing, stopping', async (t) => {
+  const page = await openApp(await newContext(t), app.url)
+  const focused = () =>
+    page.evaluate(() => document.activeElement?.id || document.activeElement?.textContent)
+  /** @param {string} wanted */
+  const tabTo = async (wanted) => {
+    for (let i = 0; i < 40; i++) {
+      if ((await focused()) === wanted) return
+      await page.keyboard.press('Tab')
+    }
+    assert.fail(`${wanted} is not reached`)
+  }
+  await page.keyboard.press('Tab')
+  assert.equal(await focused(), 'Skip to the content')
+  await page.keyboard.press('Enter')
+  await tabTo('text')
+  await page.keyboard.press('Control+End')
+  await page.keyboard.type(' there was')
+  await tabTo('set-maxTokens')
+  await page.keyboard.press('Control+a')
+  await page.keyboard.type('4000')
+  await tabTo('set-pace')
+  await page.keyboard.press('Control+a')
+  await page.keyboard.type('50')
+  await tabTo('continue')
+  await page.keyboard.press('Enter')
+  await page.locator('#stop:not([hidden])').waitFor()
+  assert.equal(await focused(), 'stop')
+  await page.keyboard.press('Escape')
+  await ready(page)
+  await page.waitForFunction(() => document.activeElement?.id === 'continue')
+  assert.ok((await textOf(page)).startsWith('Once upon a time there was'))
+  await page.keyboard.press('Control+Enter')
+  await page.locator('#stop:not([hidden])').waitFor()
+  await page.keyboard.press('Escape')
+  await ready(page)
+  assertQuiet(page)
+})
+
+test('a screen reader hears sentences', async (t) => {
+  const page = await openApp(await newContext(t), app.url)
+  await page.evaluate(() => {
+    /** @type {string[]} */
+    const heard = []
+    Object.assign(globalThis, { heard })
+    new MutationObserver(() =>
+      heard.push(document.querySelector('#spoken')?.textContent ?? ''),
+    ).observe(/** @type {Node} */ (document.querySelector('#spoken')), {
+      childList: true,
+      subtree: true,
+    })
+  })
+  await setSampling(page, { maxTokens: 150, pace: 60, seed: 4 })
+  await act(page)
+  const heard = /** @type {string[]} */ (
+    await page.evaluate(() => Reflect.get(globalThis, 'heard'))
+  )
+  assert.ok(heard.length >= 1 && heard.length <= 8, `${heard.length} times`)
+  for (const said of heard.slice(0, -1)) assert.match(said.trim(), /[.!?]["']?$/)
+  assertQuiet(page)
+})
