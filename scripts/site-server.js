@@ -115,7 +115,7 @@ export async function serveSite(site, { headers = {}, port = 0, onRequest } = {}
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   runScript(setUpAndBuild)
   if (process.exitCode) process.exit()
-  const { site, headers } = buildSite()
+  const { site, headers } = await buildSite()
   const port = Number(process.argv[2] ?? PORT)
   const { url } = await serveSite(site, { headers, port })
   console.log(`${url}/`)

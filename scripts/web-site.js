@@ -1,9 +1,8 @@
 /**
  * `npm run web:build [-- FOLDER]`: the web app as a folder that any static host can serve; default build/web.
  *
- * Owns what is in that folder: the app, the package in a folder of its own, the model that comes with it, and the list of the files that the service worker
- * keeps. The idea: nothing is bundled or changed on its way but one address (that of the package) and the policy in the page, so what runs is what can be
- * read here.
+ * Owns what is in that folder: the page, its scripts and the package's bundled into a few files (a request for each of a hundred modules would be most of the
+ * time of a visit), the engine, the model that comes with it, and the list of what the service worker keeps. `npm run build` must have run before.
  */
 
 import { createHash } from 'node:crypto'
@@ -16,31 +15,31 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs'
-import { dirname, join, posix, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { gzipSync } from 'node:zlib'
 import { ROOT, runScript } from './command.js'
 import { setUpAndBuild } from './setup.js'
 
-/** What is copied: from here, to there. The command line and the converter are no part of a page. @type {[string, string][]} */
+/** What is copied: from here, to there. @type {[string, string][]} */
 const COPIES = [
-  ['web', '.'],
-  ['js', 'bimamba/js'],
-  ['dist/bimamba.wasm', 'bimamba/dist/bimamba.wasm'],
-  ['dist/bimamba-relaxed.wasm', 'bimamba/dist/bimamba-relaxed.wasm'],
-  ['dist/bimamba-threads.wasm', 'bimamba/dist/bimamba-threads.wasm'],
-  ['dist/bimamba-threads-relaxed.wasm', 'bimamba/dist/bimamba-threads-relaxed.wasm'],
-  ['dist/tokenizers.mjs', 'bimamba/dist/tokenizers.mjs'],
-  ['dist/tokenizers.LICENSE', 'bimamba/dist/tokenizers.LICENSE'],
-  ['dist/jinja.mjs', 'bimamba/dist/jinja.mjs'],
-  ['dist/jinja.LICENSE', 'bimamba/dist/jinja.LICENSE'],
-  ['dist/shaders.mjs', 'bimamba/dist/shaders.mjs'],
-  ['LICENSE', 'LICENSE'],
+  ...['index.html', 'page.css', 'views.css', 'icons', 'app.webmanifest', 'service-worker.js'].map(
+    (name) => /** @type {[string, string]} */ ([`web/${name}`, name]),
+  ),
+  ...['bimamba', 'bimamba-relaxed', 'bimamba-threads', 'bimamba-threads-relaxed'].map(
+    (name) => /** @type {[string, string]} */ ([`dist/${name}.wasm`, `dist/${name}.wasm`]),
+  ),
+  ['LICENSE', 'licenses/bimamba.txt'],
+  ['dist/tokenizers.LICENSE', 'licenses/tokenizers.txt'],
+  ['dist/jinja.LICENSE', 'licenses/jinja.txt'],
   ['models/tales/tales.safetensors', 'models/tales.safetensors'],
 ]
-const LEFT_OUT = /^js\/(cli|convert|gpu\/shaders)(\/|$)|^web\/headers\.json$/
-/** What the service worker keeps, beside index.html. Weights are never among it. */
-const SHELL = /\.(html|css|js|mjs|wasm|svg|png|webmanifest)$/
+/** Scripts that something loads by their name; what they share goes into further files. */
+const ENTRIES = ['web/app.js', 'js/worker.js', 'js/thread.js']
+/** The package finds its modules of WebAssembly in ../dist, so the scripts are in a folder. */
+const SCRIPTS = 'app'
+/** What the service worker keeps. Weights are never among it. */
+const SHELL = /\.(html|css|js|wasm|svg|png|webmanifest)$/
 /** Itself it cannot keep, and its list is loaded by it. */
 const NOT_SHELL = ['service-worker.js', 'shell-files.js']
 
@@ -52,42 +51,52 @@ function listFiles(folder) {
     .sort()
 }
 
-/** @param {string} site @param {string} name @param {(text: string) => string} change */
-function edit(site, name, change) {
-  const path = join(site, name)
-  const before = readFileSync(path, 'utf8')
-  const after = change(before)
-  if (after === before) throw new Error(`${name}: nothing in it was replaced`)
-  writeFileSync(path, after)
-}
-
-/** Every module that the page loads before it can do anything, so that they come at once and not one after another. @param {string} site @param {string} entry */
-function findModules(site, entry) {
-  const found = new Set([entry])
-  for (const name of found) {
-    const code = readFileSync(join(site, name), 'utf8')
-    for (const [, path = ''] of code.matchAll(
-      /^(?:import|export)\s(?:[^'"]*?\sfrom\s)?\s*'(\.[^']+)'/gm,
-    )) {
-      found.add(posix.join(posix.dirname(name), path))
+/**
+ * @param {string} site
+ * @returns {Promise<string[]>} what the page loads before it can do anything: app.js and what that imports
+ */
+async function bundleScripts(site) {
+  // A package of node_modules, which a fresh clone gets while this script runs.
+  const { build } = await import('esbuild')
+  const { metafile } = await build({
+    absWorkingDir: ROOT,
+    entryPoints: ENTRIES,
+    outdir: join(site, SCRIPTS),
+    entryNames: '[name]',
+    chunkNames: '[name]-[hash]',
+    bundle: true,
+    splitting: true,
+    minify: true,
+    format: 'esm',
+    target: 'es2022',
+    legalComments: 'none', // licenses/ has them
+    metafile: true,
+    logLevel: 'warning',
+  })
+  const first = Object.keys(metafile.outputs).find((path) => path.endsWith(`/${SCRIPTS}/app.js`))
+  const found = new Set([first ?? ''])
+  for (const path of found) {
+    for (const { path: imported, kind } of metafile.outputs[path]?.imports ?? []) {
+      if (kind === 'import-statement') found.add(imported)
     }
   }
-  return [...found]
+  return Array.from(found, (path) => `${SCRIPTS}/${path.split('/').at(-1)}`)
 }
 
-/** @param {string} site @param {Record<string, string>} headers */
-function finishPage(site, headers) {
-  edit(site, 'bimamba.js', (code) => code.replace("'../js/index.js'", "'./bimamba/js/index.js'"))
+/** @param {string} site @param {Record<string, string>} headers @param {string[]} scripts that come at once and not one after another */
+function finishPage(site, headers, scripts) {
+  const path = join(site, 'index.html')
+  const page = readFileSync(path, 'utf8')
   const policy = `<meta http-equiv="Content-Security-Policy" content="${headers['Content-Security-Policy']}">`
-  const preloads = findModules(site, 'app.js').map(
-    (name) => `<link rel="modulepreload" href="${name}">`,
-  )
-  edit(site, 'index.html', (page) =>
-    page.replace(
-      '<meta charset="utf-8">',
-      ['<meta charset="utf-8">', policy, ...preloads].join('\n    '),
-    ),
-  )
+  const preloads = scripts.map((name) => `<link rel="modulepreload" href="${name}">`)
+  const charset = '<meta charset="utf-8">'
+  const finished = page
+    .replace(charset, [charset, policy, ...preloads].join('\n    '))
+    .replace('src="app.js"', `src="${SCRIPTS}/app.js"`)
+  if (!finished.includes(policy) || !finished.includes(`src="${SCRIPTS}/`)) {
+    throw new Error('index.html: the places for its policy and its script are not there')
+  }
+  writeFileSync(path, finished)
 }
 
 /** @param {string} site @param {Record<string, string>} headers @returns {string[]} the files of the shell */
@@ -125,20 +134,17 @@ function writeHostFiles(site, headers) {
 
 /**
  * @param {string} [site] the folder; what was in it is gone
- * @returns {{ site: string, headers: Record<string, string>, shell: string[] }}
+ * @returns {Promise<{ site: string, headers: Record<string, string>, shell: string[] }>} shell: what the service worker keeps
  */
-export function buildSite(site = join(ROOT, 'build/web')) {
+export async function buildSite(site = join(ROOT, 'build/web')) {
   rmSync(site, { recursive: true, force: true })
   for (const [from, to] of COPIES) {
-    const target = join(site, to)
-    mkdirSync(dirname(target), { recursive: true })
-    const filter = (/** @type {string} */ path) =>
-      !LEFT_OUT.test(path.slice(ROOT.length).replaceAll('\\', '/'))
-    cpSync(join(ROOT, from), target, { recursive: true, filter })
+    mkdirSync(dirname(join(site, to)), { recursive: true })
+    cpSync(join(ROOT, from), join(site, to), { recursive: true })
   }
   /** @type {Record<string, string>} */
   const headers = JSON.parse(readFileSync(join(ROOT, 'web/headers.json'), 'utf8'))
-  finishPage(site, headers)
+  finishPage(site, headers, await bundleScripts(site))
   const shell = writeShell(site, headers)
   writeHostFiles(site, headers)
   return { site, headers, shell }
@@ -149,33 +155,33 @@ const kilobytes = (bytes) => `${(bytes / 1000).toFixed(0)} kB`.padStart(9)
 
 /** @param {{ site: string, shell: string[] }} built */
 function printSizes({ site, shell }) {
-  /** @type {[string, (name: string) => boolean][]} */
+  /** @type {[string, RegExp][]} */
   const groups = [
-    ['page, styles, icons', (name) => /\.(html|css|svg|png|webmanifest)$/.test(name)],
-    ['app', (name) => /^[^/]+\.js$/.test(name)],
-    ['package', (name) => /^bimamba\/.*\.m?js$/.test(name)],
+    ['page, styles, icons', /\.(html|css|svg|png|webmanifest)$/],
+    ['scripts of the app and of the package', /\.js$/],
     [
-      'engine (a browser loads one of four builds)',
-      (name) => name === 'bimamba/dist/bimamba-threads-relaxed.wasm',
+      'engine (one of four builds, as the browser needs it)',
+      /^dist\/bimamba-threads-relaxed\.wasm$/,
     ],
-    ['model', (name) => name.endsWith('.safetensors')],
+    ['model', /\.safetensors$/],
   ]
   const names = listFiles(site)
-  for (const [label, belongs] of groups) {
-    const contents = names.filter(belongs).map((name) => readFileSync(join(site, name)))
+  for (const [label, pattern] of groups) {
+    const contents = names
+      .filter((name) => pattern.test(name))
+      .map((name) => readFileSync(join(site, name)))
     const bytes = contents.reduce((sum, { length }) => sum + length, 0)
     const zipped = contents.reduce((sum, content) => sum + gzipSync(content).length, 0)
-    console.log(`${kilobytes(bytes)}  ${kilobytes(zipped)} gzipped  ${label}`)
+    console.log(`${kilobytes(bytes)} ${kilobytes(zipped)} gzipped  ${label}`)
   }
   console.log(
-    `${shell.length} files are kept for offline use; the model is kept by the package.\n${site}`,
+    `The service worker keeps ${shell.length} files; the package keeps the model.\n${site}`,
   )
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const [folder] = process.argv.slice(2)
-  runScript(() => {
-    setUpAndBuild()
-    printSizes(buildSite(folder === undefined ? undefined : resolve(folder)))
-  })
+  runScript(setUpAndBuild)
+  if (!process.exitCode)
+    printSizes(await buildSite(folder === undefined ? undefined : resolve(folder)))
 }

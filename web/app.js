@@ -6,6 +6,7 @@
  */
 
 import { BenchView } from './bench-view.js'
+import { BiMamba } from './bimamba.js'
 import { deviceWords } from './device-line.js'
 import { DraftKeeper } from './draft-keeper.js'
 import { button, el, find } from './element.js'
@@ -304,7 +305,6 @@ class App {
 
 /** @param {string} address of a model @returns {Promise<boolean>} it can be opened without a download */
 async function isKept(address) {
-  const { BiMamba } = await import('./bimamba.js')
   try {
     await BiMamba.inspect(address, { cache: 'only' })
     return true

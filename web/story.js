@@ -23,7 +23,6 @@ import { syncText } from './text-sync.js'
  * @property {string} text        that people see and write; the session reads it before it is continued
  * @property {Branch | null} parent
  * @property {number} forkedAt    the position where it left its parent
- * @property {number | null} endedAt  the position at which the model ended the text
  * @property {Moment[]} moments   in the order in which they were kept
  * @property {Moment[]} undone    to be done again, the last one first
  */
@@ -329,7 +328,6 @@ export class Story extends EventTarget {
    */
   async *#continue(branch, { seed, maxTokens, isEndless, ...rest }, signal) {
     const { session } = branch
-    if (branch.endedAt === session.position) yield await this.#beginNext(branch)
     for (let left = maxTokens; left > 0; ) {
       const first = left === maxTokens ? { seed } : {}
       const options = { ...rest, ...first, maxTokens: Math.min(left, CHUNK_TOKENS), signal }
@@ -337,12 +335,12 @@ export class Story extends EventTarget {
       const { tokens, finishReason } = session.lastStats ?? { tokens: 0, finishReason: 'error' }
       left -= tokens
       const cost = { position: session.position, tokens, ms }
-      const goesOn =
-        left > 0 && (finishReason === 'length' || (finishReason === 'eos' && isEndless))
-      if (finishReason === 'eos') branch.endedAt = session.position
+      // A text that had ended already gives nothing more: then another one is wanted.
+      const another = finishReason === 'eos' && (isEndless || left === maxTokens)
+      const goesOn = left > 0 && (finishReason === 'length' || another)
       yield { text: '', cost, end: goesOn ? null : finishReason }
       if (!goesOn) return
-      if (finishReason === 'eos') yield await this.#beginNext(branch)
+      if (another) yield await this.#beginNext(branch)
     }
   }
 
@@ -390,7 +388,7 @@ export class Story extends EventTarget {
   /** @param {string} name @param {Session} session @param {string} text @param {Branch | null} parent @returns {Branch} */
   #newBranch(name, session, text, parent) {
     const id = ++this.#lastId
-    return { id, name, session, text, parent, forkedAt: 0, endedAt: null, moments: [], undone: [] }
+    return { id, name, session, text, parent, forkedAt: 0, moments: [], undone: [] }
   }
 
   /** One thing after another: what is asked for meanwhile waits. @param {(branch: Branch) => Promise<void>} work */

@@ -28,7 +28,7 @@ export const APP_MODEL = fileURLToPath(
 export async function startApp({ isolated = true, folder = '' } = {}) {
   const root = await mkdtemp(join(tmpdir(), 'bimamba-app-'))
   const site = join(root, folder)
-  const { headers } = buildSite(site)
+  const { headers } = await buildSite(site)
   /** @type {string[]} */
   const requests = []
   const server = await serveSite(root, {
