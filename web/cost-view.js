@@ -91,7 +91,7 @@ export class CostView {
     const middle = times[times.length >> 1]
     return framed(
       'Time a token',
-      [['curve time', 'this model']],
+      [['time', 'this model']],
       drawLines({
         title: 'Time a token against the position in the text',
         says:
@@ -129,7 +129,7 @@ function memoryChart(stateBytes, perToken, mostX) {
     },
   ]
   const keys = lines.map(
-    ({ name, className }) => /** @type {[string, string]} */ ([`curve ${className}`, name]),
+    ({ name, className }) => /** @type {[string, string]} */ ([className, name]),
   )
   return framed(
     'Memory of the context',

@@ -50,7 +50,8 @@ export class HeatMap {
     for (const [i, layer] of layers.entries()) {
       const canvas = this.#canvases[i]
       if (!canvas) continue
-      canvas.getContext('2d')?.putImageData(imageOf(layer), 0, 0)
+      // Made of numbers of the processor, so it is kept there.
+      canvas.getContext('2d', { willReadFrequently: true })?.putImageData(imageOf(layer), 0, 0)
       const words = `Layer ${i + 1}: ${layer.columns} values in each of its channels, root mean square ${formatDigits(layer.rms)}`
       canvas.setAttribute('aria-label', words)
       canvas.title = words

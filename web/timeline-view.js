@@ -45,7 +45,7 @@ export class TimelineView {
     const line = el('span', { class: 'line' })
     line.style.setProperty('--from', String(branch.forkedAt / most))
     line.style.setProperty('--to', String(position / most))
-    const moments = branch.moments.map((moment) => {
+    const moments = distinct(branch.moments).map((moment) => {
       const chosen = this.#chosen?.moment === moment
       const dot = el('button', {
         type: 'button',
@@ -116,13 +116,30 @@ export class TimelineView {
         { class: 'row' },
         button('Go back to it', () => this.#do(story.goBack(branch, moment))),
         button('Branch off there', () => this.#do(story.fork(branch, moment))),
+        button('Earlier', () => this.#step(-1), { disabled: branch.moments[0] === moment }),
+        button('Later', () => this.#step(1), { disabled: branch.moments.at(-1) === moment }),
         button('Forget it', () => this.#do(story.forget(branch, moment))),
       ),
     )
+  }
+
+  /** To the next moment of the same branch. @param {1 | -1} direction */
+  #step(direction) {
+    const { branch, moment } = /** @type {{ branch: Branch, moment: Moment }} */ (this.#chosen)
+    const next = branch.moments[branch.moments.indexOf(moment) + direction]
+    if (next) this.#choose(branch, next)
   }
 
   /** @param {Promise<unknown>} work */
   #do(work) {
     work.catch((error) => this.#card.append(el('p', { class: 'wrong' }, messageOf(error))))
   }
+}
+
+/** Of moments of one kind at one place the last one: the others would lie below it. @param {Moment[]} moments */
+function distinct(moments) {
+  const places = new Map(
+    moments.map((moment) => [`${moment.snapshot.position} ${moment.isKept}`, moment]),
+  )
+  return [...places.values()]
 }

@@ -97,12 +97,13 @@ export async function ready(page) {
   })
 }
 
-/** @param {Page} page @param {Record<string, number | ''>} settings by the names of the package's options */
+/** In whatever view. @param {Page} page @param {Record<string, number | ''>} settings by the names of the package's options */
 export async function setSampling(page, settings) {
-  await page.locator('#sampling details').evaluate((details) => details.setAttribute('open', ''))
   for (const [name, value] of Object.entries(settings)) {
-    await page.locator(`#set-${name}`).fill(String(value))
-    await page.locator(`#set-${name}`).dispatchEvent('change')
+    await page.locator(`#set-${name}`).evaluate((input, text) => {
+      Object.assign(input, { value: text })
+      input.dispatchEvent(new Event('change', { bubbles: true }))
+    }, String(value))
   }
 }
 
