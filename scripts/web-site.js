@@ -99,8 +99,12 @@ function finishPage(site, headers, scripts) {
   writeFileSync(path, finished)
 }
 
-/** @param {string} site @param {Record<string, string>} headers @returns {string[]} the files of the shell */
-function writeShell(site, headers) {
+/** @returns {Record<string, string>} of every answer */
+const readHeaders = () => JSON.parse(readFileSync(join(ROOT, 'web/headers.json'), 'utf8'))
+
+/** Writes the list of what the service worker keeps, of what is there now. @param {string} site @returns {string[]} those files */
+export function writeShell(site) {
+  const headers = readHeaders()
   const names = listFiles(site).filter((name) => SHELL.test(name) && !NOT_SHELL.includes(name))
   const files = Object.fromEntries(
     names.map((name) => [
@@ -142,10 +146,9 @@ export async function buildSite(site = join(ROOT, 'build/web')) {
     mkdirSync(dirname(join(site, to)), { recursive: true })
     cpSync(join(ROOT, from), join(site, to), { recursive: true })
   }
-  /** @type {Record<string, string>} */
-  const headers = JSON.parse(readFileSync(join(ROOT, 'web/headers.json'), 'utf8'))
+  const headers = readHeaders()
   finishPage(site, headers, await bundleScripts(site))
-  const shell = writeShell(site, headers)
+  const shell = writeShell(site)
   writeHostFiles(site, headers)
   return { site, headers, shell }
 }

@@ -22,8 +22,8 @@ export const APP_MODEL = fileURLToPath(
 
 /**
  * @param {{ isolated?: boolean, folder?: string }} [options]  isolated: the host sends the headers; default true. folder: below which the site lies, as `/name`
- * @returns {Promise<{ url: string, site: string, requests: string[], close: () => Promise<void> }>} url: of the app, with a slash at its end; requests: paths, as
- *   they came
+ * @returns {Promise<{ url: string, site: string, requests: string[], stop: () => Promise<void>, close: () => Promise<void> }>} url: of the app,
+ *   with a slash at its end; requests: paths, as they came; stop: the host is gone
  */
 export async function startApp({ isolated = true, folder = '' } = {}) {
   const root = await mkdtemp(join(tmpdir(), 'bimamba-app-'))
@@ -39,6 +39,7 @@ export async function startApp({ isolated = true, folder = '' } = {}) {
     url: `${server.url}${folder}/`,
     site,
     requests,
+    stop: server.close,
     close: async () => {
       await server.close()
       await rm(root, { recursive: true })
