@@ -56,6 +56,7 @@ export class Story extends EventTarget {
   /** A text goes on, which takes long. */
   isWriting = false
   #lastId = 0
+  #forks = 0
   /** Of what was asked for, so much is not done yet. */
   #pending = 0
   /** The end of what was asked for last. @type {Promise<unknown>} */
@@ -235,7 +236,7 @@ export class Story extends EventTarget {
       await this.#read(from)
       const session = await from.session.fork()
       if (moment) await session.restore(moment.snapshot)
-      const name = `Branch ${this.#lastId}`
+      const name = `Branch ${++this.#forks}`
       const branch = this.#newBranch(name, session, await session.text(), from)
       branch.forkedAt = session.position
       this.branches.push(branch)
@@ -267,7 +268,7 @@ export class Story extends EventTarget {
     await this.#once(async () => {
       const old = this.branches
       const session = await this.#model.createSession(sessionOptions(this.#model))
-      this.#lastId = 0
+      this.#forks = 0
       this.current = this.#newBranch('Main', session, text, null)
       this.branches = [this.current]
       for (const { moments, undone, session } of old) {

@@ -1,7 +1,7 @@
 /**
  * The text on the page, which people edit and the model continues.
  *
- * Owns the element: a paragraph for each line, so that a long text is laid out once and only its last line grows. Nothing but text goes in. Knows no
+ * Owns the element: an element for each line, so that a long text is laid out once and only its last line grows. Nothing but text goes in. Knows no
  * model. What a person types is read from the element only when it is asked for.
  */
 
@@ -16,6 +16,8 @@ export class TextPane {
   #text = ''
   /** The element has changed under a person's hands. */
   #isEdited = false
+  /** It may hold what a browser has made of an edit, and not an element for each line. */
+  #isRough = false
   #waiting = ''
   #frame = 0
 
@@ -30,6 +32,7 @@ export class TextPane {
     this.isLocked = false
     element.addEventListener('input', () => {
       this.#isEdited = true
+      this.#isRough = true
       onEdit()
     })
     element.addEventListener('paste', (event) => pastePlain(event))
@@ -49,8 +52,14 @@ export class TextPane {
   show(text) {
     if (text === this.text) return
     this.#text = text
-    this.#element.replaceChildren(...(text === '' ? [] : text.split('\n').map(lineOf)))
+    this.#build()
     this.#scroller.scrollTop = this.#scroller.scrollHeight
+  }
+
+  #build() {
+    this.#isRough = false
+    const lines = this.#text === '' ? [] : this.#text.split('\n').map(lineOf)
+    this.#element.replaceChildren(...lines)
   }
 
   /** Adds to its end, with the next frame. @param {string} text */
@@ -79,6 +88,7 @@ export class TextPane {
 
   /** @param {boolean} locked people cannot change it */
   set isLocked(locked) {
+    if (locked && this.text !== '' && this.#isRough) this.#build()
     this.#element.setAttribute('aria-readonly', String(locked))
     try {
       this.#element.contentEditable = locked ? 'false' : 'plaintext-only'
@@ -88,17 +98,11 @@ export class TextPane {
     // A text box that cannot be edited now can still be read by the keyboard.
     this.#element.tabIndex = 0
   }
-
-  focus() {
-    this.#element.focus()
-    getSelection()?.selectAllChildren(this.#element)
-    getSelection()?.collapseToEnd()
-  }
 }
 
 /** @param {string} line */
 function lineOf(line) {
-  return el('p', {}, line === '' ? el('br') : line)
+  return el('div', {}, line === '' ? el('br') : line)
 }
 
 /** @param {Element} paragraph @param {string} added */

@@ -304,7 +304,7 @@ test('what a model or a person writes stays text', async (t) => {
   assert.ok((await textOf(page)).startsWith(hostile))
   const foreign = () =>
     page
-      .locator('#text :not(p):not(br), #spoken :not(span), #timeline script, #compare img')
+      .locator('#text :not(div):not(br), #spoken :not(span), #timeline script, #compare img')
       .count()
   assert.equal(await foreign(), 0)
   await page.locator('a[href="#state"]').click()
