@@ -18,6 +18,7 @@ import { CommandError, findProgram, ROOT, run, succeeds } from './command.js'
  * @property {string} apt the Debian package that has it
  * @property {string} purpose
  * @property {string} elsewhere how to get it on another system
+ * @property {boolean} [isOptional] without it some tests are skipped
  */
 
 /** @param {...string} names programs, any one of which will do */
@@ -170,6 +171,33 @@ const TOOLS = [
   },
   {
     task: 'test',
+    name: 'Firefox',
+    isThere: program('firefox-esr', 'firefox'),
+    apt: 'firefox-esr',
+    purpose: 'runs the web app',
+    elsewhere: 'https://www.mozilla.org/firefox',
+    isOptional: true,
+  },
+  {
+    task: 'test',
+    name: "WebKitGTK's driver",
+    isThere: program('WebKitWebDriver'),
+    apt: 'webkit2gtk-driver',
+    purpose: 'runs the web app in WebKit',
+    elsewhere: 'WebKitGTK, on Linux only',
+    isOptional: true,
+  },
+  {
+    task: 'test',
+    name: 'Xvfb',
+    isThere: program('Xvfb'),
+    apt: 'xvfb',
+    purpose: 'is the screen of WebKitGTK, which nobody sees',
+    elsewhere: 'https://x.org, on Linux only',
+    isOptional: true,
+  },
+  {
+    task: 'test',
     name: 'the Vulkan loader',
     isThere: library('libvulkan.so.1'),
     apt: 'libvulkan1',
@@ -234,8 +262,13 @@ export function setUpTools(task) {
     if ((task === 'test' || tool.task === 'build') && !tool.isThere()) missing.push(tool)
   }
   if (missing.length === 0) return
-  if (!canInstall()) throw new CommandError(explainMissing(missing))
-  installPackages(missing)
+  if (canInstall()) {
+    installPackages(missing)
+    return
+  }
+  const needed = missing.filter(({ isOptional }) => !isOptional)
+  if (needed.length > 0) throw new CommandError(explainMissing(needed))
+  console.log(`skipped: ${missing.map(({ name }) => name).join(', ')}, not on this machine`)
 }
 
 /** From a fresh clone to all that the package needs: tools, Node's packages, dist/. */

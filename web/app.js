@@ -212,6 +212,9 @@ class App {
 
   #wirePage() {
     addEventListener('hashchange', () => this.#showView())
+    addEventListener('online', () => {
+      if (this.#desk.loading?.state === 'failed') void this.#desk.resume()
+    })
     addEventListener('pagehide', () => this.#drafts.keepText(this.#draft()))
     document.addEventListener(
       'visibilitychange',
@@ -267,6 +270,10 @@ class App {
           'div',
           { class: 'row' },
           button('Go on', () => this.#pauses.goOn()),
+          button('Forget undo, and go on', () => {
+            this.#guard(this.#story?.forgetUndo())
+            this.#pauses.goOn()
+          }),
           button('Stop', () => this.#writer.stop()),
         ),
       ),
@@ -303,11 +310,12 @@ class App {
   }
 }
 
-/** @param {string} address of a model @returns {Promise<boolean>} it can be opened without a download */
+/** @param {string} address of a model @returns {Promise<boolean>} all of it is on this device */
 async function isKept(address) {
   try {
-    await BiMamba.inspect(address, { cache: 'only' })
-    return true
+    const { identity } = await BiMamba.inspect(address, { cache: 'only' })
+    const models = await BiMamba.cache.list()
+    return models.some((model) => model.identity === identity && model.complete)
   } catch {
     return false
   }

@@ -6,6 +6,7 @@
 
 import { BiMamba } from './bimamba.js'
 import { ConsentCard } from './consent-card.js'
+import { deviceWords } from './device-line.js'
 import { button, el, field } from './element.js'
 import { LoadingCard } from './loading-card.js'
 import { messageOf } from './model-desk.js'
@@ -55,6 +56,8 @@ export class ModelsView {
     ),
   ])
   #says = el('p', { class: 'hint', role: 'status' })
+  /** What is open, and what computes it. */
+  #facts = el('p', { class: 'hint' })
   #cached
 
   /**
@@ -102,6 +105,7 @@ export class ModelsView {
       field('Or a file of this device (it can be dropped anywhere here)', file),
       el('h3', {}, 'How it is computed'),
       engine,
+      this.#facts,
       this.#says,
     )
     desk.addEventListener('model', () => void this.show())
@@ -113,7 +117,12 @@ export class ModelsView {
       BiMamba.cache.list().catch(() => []),
       BiMamba.cache.room(),
     ])
-    const identity = this.#desk.model?.info.identity
+    const { model: current, opened } = this.#desk
+    const identity = current?.info.identity
+    if (current && opened) {
+      const { info } = current
+      this.#facts.textContent = `${opened.name}: ${formatBytes(info.fileBytes)}, weights from ${info.source}, licence ${info.licence}. ${deviceWords(info).long}`
+    }
     const rows = models.map((model) => {
       const [url = ''] = model.urls
       const name = url === '' ? model.identity.slice(0, 12) : url
@@ -131,7 +140,7 @@ export class ModelsView {
           el('small', {}, ` ${size}${model.identity === identity ? ', in use' : ''}`),
         ),
         url !== '' &&
-          button('Open', () => this.#open({ source: url, name: url, address: url }), {
+          button('Open', () => this.#openKept(model.complete, url), {
             'aria-label': `Open ${name}`,
           }),
         button('Delete', () => this.#delete(model.identity), { 'aria-label': `Delete ${name}` }),
@@ -210,6 +219,12 @@ export class ModelsView {
   async #open(wanted) {
     this.#say('')
     await this.#desk.open(wanted)
+  }
+
+  /** What is here already is opened; of what is missing it is told first. @param {boolean} isComplete @param {string} url */
+  #openKept(isComplete, url) {
+    if (isComplete) void this.#open({ source: url, name: url, address: url })
+    else this.#look(url).catch((error) => this.#say(messageOf(error), true))
   }
 
   #reload() {

@@ -42,9 +42,10 @@ const CHUNK_TOKENS = 32
 const BETWEEN_TEXTS = '\n\n'
 /** Moments that undo needs may take so much memory, or that of so many states. */
 const UNDO_BYTES = 64e6
-const LEAST_UNDO = 8
-/** Checkpoints of a session, from which it goes back, are at most so many states. */
-const CHECKPOINTS = 16
+const LEAST_UNDO = 3
+/** Checkpoints of a session, from which it goes back, may take so much, or that of so many states. */
+const CHECKPOINT_BYTES = 32e6
+const LEAST_CHECKPOINTS = 3
 
 export class Story extends EventTarget {
   /** @type {BiMamba} */
@@ -308,17 +309,15 @@ export class Story extends EventTarget {
     })
   }
 
-  /** Frees what undo needs. */
-  forgetUndo() {
-    return this.#once(async () => {
-      for (const branch of this.branches) {
-        const kept = branch.moments.filter(({ isKept }) => isKept)
-        const gone = [...branch.moments.filter(({ isKept }) => !isKept), ...branch.undone]
-        branch.moments = kept
-        branch.undone = []
-        for (const { snapshot } of gone) await snapshot.close()
-      }
-    })
+  /** Frees what undo needs; also while a text goes on. */
+  async forgetUndo() {
+    for (const branch of this.branches) {
+      const gone = [...branch.moments.filter(({ isKept }) => !isKept), ...branch.undone]
+      branch.moments = branch.moments.filter(({ isKept }) => isKept)
+      branch.undone = []
+      for (const { snapshot } of gone) await snapshot.close()
+    }
+    this.#tell()
   }
 
   /**
@@ -444,7 +443,7 @@ export class Story extends EventTarget {
 
 /** @param {BiMamba} model */
 function sessionOptions({ info }) {
-  return { checkpointBytes: CHECKPOINTS * info.stateBytes }
+  return { checkpointBytes: Math.max(CHECKPOINT_BYTES, LEAST_CHECKPOINTS * info.stateBytes) }
 }
 
 /**
