@@ -242,7 +242,10 @@ test('ten thousand tokens: memory stays, time stays, and the page answers all th
     await go(page, 'write')
     return text.match(/Memory of the engine([\d.]+ MB).*Kept to go back([\d.]+) MB/) ?? []
   }
-  await figures() // a look at the state takes memory, once
+  // A look at the state takes memory, once.
+  await go(page, 'state')
+  await page.locator('canvas').nth(5).waitFor()
+  await go(page, 'write')
   const [early, [, engineEarly]] = [await heap(), await figures()]
   await page.evaluate(() => {
     /** @type {number[]} */

@@ -288,7 +288,7 @@ test('when memory is short it rests, says so, and can be told to go on', async (
   })
   await page.locator('#continue').click()
   await page.getByText('Paused: the memory of this page is nearly full.').first().waitFor()
-  await page.getByRole('button', { name: 'Go on' }).click()
+  await page.getByRole('button', { name: 'Go on', exact: true }).click()
   await ready(page)
   assert.match(String(await page.textContent('#status')), /tokens/)
   assertQuiet(page)
