@@ -86,7 +86,8 @@ export class CompareView {
     this.#growing.clear()
     for (const [i, branch] of chosen.entries()) {
       const before = branch.text.slice(0, shared)
-      const tail = before.length > SHARED_TAIL ? `… ${before.slice(-SHARED_TAIL)}` : before
+      const end = before.slice(-SHARED_TAIL)
+      const tail = end === before ? before : `…${end.replace(/^\S*/, '')}`
       const own = document.createTextNode(branch.text.slice(shared))
       this.#growing.set(branch.id, own)
       const pane = this.#panes[i]

@@ -7,7 +7,7 @@
  */
 
 import assert from 'node:assert/strict'
-import { execFile } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { existsSync, statSync } from 'node:fs'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -28,6 +28,7 @@ const EXPECTED = new Map([
   ['npm pack', /bimamba-0\.1\.0\.tgz/],
   ['npm start', /Once upon a time.*\w+ \w+ \w+/],
   ['npm run build', /build/],
+  ['npm run web:build', /gzipped.*model\n/],
   ['npx bimamba generate "Once upon a time" --max-tokens 60 --seed 1', /\w+ \w+/],
   ['npx bimamba generate "Once upon a time" --model model.safetensors --json', /"text":/],
   ['npx bimamba bench --model model.safetensors --threads 1 --threads 2', /^2 threads, table .*$/m],
@@ -92,9 +93,32 @@ test('every code fence says where it runs', () => {
 
 test('the commands for the checkout run there', async () => {
   const lines = linesOf('sh in the checkout')
-  assert.deepEqual(lines, ['npm pack', 'npm start', 'npm test', 'npm run build'])
-  // `npm test` is what runs this file.
-  for (const line of lines) if (line !== 'npm test') await runLine(line, ROOT)
+  assert.deepEqual(lines, [
+    ...['npm pack', 'npm run web', 'npm run web:build'],
+    ...['npm start', 'npm test', 'npm run build'],
+  ])
+  // `npm test` is what runs this file, and `npm run web` runs until it is stopped.
+  const ended = lines.filter((line) => !['npm test', 'npm run web'].includes(line))
+  for (const line of ended) await runLine(line, ROOT)
+})
+
+test('`npm run web` serves the app at the address that it prints, with the headers that give threads', async () => {
+  const served = spawn('npm', ['run', 'web', '--', '0'], { cwd: ROOT, detached: true })
+  try {
+    let output = ''
+    for await (const piece of served.stdout) {
+      output += piece
+      if (/http:\/\/127\.0\.0\.1:\d+\//.test(output)) break
+    }
+    const [url = ''] = /http:\S+/.exec(output) ?? []
+    const response = await fetch(url)
+    assert.match(await response.text(), /<title>bimamba/)
+    assert.equal(response.headers.get('Cross-Origin-Embedder-Policy'), 'require-corp')
+    assert.equal((await fetch(`${url}models/tales.safetensors`, { method: 'HEAD' })).status, 200)
+    assert.equal((await fetch(`${url}../package.json`)).status, 404)
+  } finally {
+    process.kill(-Number(served.pid))
+  }
 })
 
 test('the commands for a project run there', async () => {
