@@ -55,6 +55,10 @@ class App {
   )
   /** @type {Story | null} */
   #story = null
+  /** What the story begins with, when there is a model. */
+  #outline = outlineOf(FIRST_TEXT)
+  /** Of the model that it was written with. @type {string | null} */
+  #address = null
   #isUntouched = true
 
   async start() {
@@ -67,7 +71,11 @@ class App {
     this.#showView()
     await this.#drafts.claim()
     const draft = this.#drafts.read()
-    this.#pane.show(draft?.text ?? FIRST_TEXT)
+    if (draft) {
+      this.#outline = draft.outline
+      this.#address = draft.address
+    }
+    this.#pane.show(String(this.#outline.branches[this.#outline.current]?.text))
     const linked = new URLSearchParams(location.search).get('model')
     const isLinkOpen = linked !== null && (await this.#openLinked(linked))
     if (!isLinkOpen && !this.#desk.model) await this.#openDraft(draft)
@@ -99,21 +107,24 @@ class App {
     find('device').textContent = words.short
     find('device').title = words.long
     this.#say(words.long)
+    this.#writer.stop()
     try {
       if (this.#story) await this.#story.moveTo(model)
       else await this.#beginStory(model)
     } catch (error) {
       this.#say(messageOf(error))
     }
-    this.#state.take(/** @type {Story} */ (this.#story))
+    if (this.#story) this.#state.take(this.#story)
     this.#showButtons()
   }
 
   /** @param {import('../js/index.js').BiMamba} model */
   async #beginStory(model) {
-    const story = await Story.begin(model, this.#pane.text, (options) =>
+    const story = await Story.begin(model, this.#outline, (options) =>
       this.#drafts.session(model, options),
     )
+    // What was written meanwhile counts.
+    story.current.text = this.#pane.text
     story.addEventListener('change', () => this.#storyChanged())
     this.#story = story
   }
@@ -173,7 +184,7 @@ class App {
             .writeText(this.#pane.text)
             .then(() => this.#say('The text is in the clipboard.')),
         ),
-      fresh: () => this.#guard(this.#story?.startAgain(FIRST_TEXT)),
+      fresh: () => this.#guard(this.#story?.beginText(FIRST_TEXT)),
     }
     for (const [id, act] of Object.entries(actions)) find(id).addEventListener('click', act)
     this.#writer.addEventListener('status', () => this.#say(this.#writer.status))
@@ -283,7 +294,16 @@ class App {
 
   /** @returns {import('./draft-keeper.js').Draft} */
   #draft() {
-    return { text: this.#pane.text, address: this.#desk.opened?.address ?? null }
+    const { branches, current } = this.#story?.outline() ?? this.#outline
+    // What a person has just written; the story may not have been told.
+    const changed = branches.map((branch, i) =>
+      i === current ? { ...branch, text: this.#pane.text } : branch,
+    )
+    const { opened } = this.#desk
+    return {
+      outline: { branches: changed, current },
+      address: opened ? opened.address : this.#address,
+    }
   }
 
   async #keepDraft() {
@@ -308,6 +328,11 @@ class App {
   #say(text) {
     find('status').textContent = text
   }
+}
+
+/** @param {string} text @returns {import('./story.js').Outline} of a story that has one branch */
+function outlineOf(text) {
+  return { branches: [{ name: 'Text 1', text, parent: null, forkedAt: 0 }], current: 0 }
 }
 
 /** @param {string} address of a model @returns {Promise<boolean>} all of it is on this device */

@@ -7,7 +7,8 @@
 
 import { SessionStore } from './bimamba.js'
 
-/** @typedef {{ text: string, address: string | null }} Draft  address: of the model that it was written with */
+/** @typedef {import('./story.js').Outline} Outline */
+/** @typedef {{ outline: Outline, address: string | null }} Draft  address: of the model that it was written with */
 
 const MOST_TABS = 32
 /** Changes that come so soon after each other are kept together, ms. */
@@ -40,9 +41,9 @@ export class DraftKeeper {
   /** @returns {Draft | null} what was left in this slot */
   read() {
     try {
-      const { text, address } = Object(JSON.parse(localStorage.getItem(this.#key) ?? '{}'))
-      if (typeof text !== 'string') return null
-      return { text, address: typeof address === 'string' ? address : null }
+      const { outline, address } = Object(JSON.parse(localStorage.getItem(this.#key) ?? '{}'))
+      if (!isOutline(outline)) return null
+      return { outline, address: typeof address === 'string' ? address : null }
     } catch {
       return null // no storage here, or something else is kept under that name
     }
@@ -86,4 +87,14 @@ export class DraftKeeper {
   get #key() {
     return `bimamba.draft-${this.#slot}`
   }
+}
+
+/** @param {unknown} value @returns {value is Outline} */
+function isOutline(value) {
+  const { branches, current } = Object(value)
+  return (
+    Array.isArray(branches) &&
+    typeof branches[current]?.text === 'string' &&
+    branches.every(({ name, text }) => typeof name === 'string' && typeof text === 'string')
+  )
 }

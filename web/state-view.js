@@ -69,6 +69,8 @@ export class StateView {
     const story = this.#story
     if (this.#section.hidden || !story) return
     for (const id of ['mark', 'fork']) find(id).toggleAttribute('disabled', story.isWriting)
+    // What would change the branch that is written on.
+    for (const id of ['timeline', 'moment', 'kept']) find(id).inert = story.isWriting
     this.#compare.show(story)
     if (!story.isWriting) this.#timeline.show(story)
   }

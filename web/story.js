@@ -28,6 +28,12 @@ import { syncText } from './text-sync.js'
  */
 
 /**
+ * A story without its states: `parent` is an index.
+ *
+ * @typedef {{ branches: { name: string, text: string, parent: number | null, forkedAt: number }[], current: number }} Outline
+ */
+
+/**
  * What happens while a text goes on: a piece of text, or what a number of tokens took.
  *
  * @typedef {object} Step
@@ -58,28 +64,52 @@ export class Story extends EventTarget {
   isWriting = false
   #lastId = 0
   #forks = 0
+  #texts = 1
   /** Of what was asked for, so much is not done yet. */
   #pending = 0
   /** The end of what was asked for last. @type {Promise<unknown>} */
   #queue = Promise.resolve()
 
-  /** Use `Story.begin`. @param {BiMamba} model @param {Session} session @param {string} text */
-  constructor(model, session, text) {
+  /** Use `Story.begin`. @param {BiMamba} model @param {Branch[]} branches at least one */
+  constructor(model, branches) {
     super()
     this.#model = model
-    this.current = this.#newBranch('Main', session, text, null)
-    this.branches = [this.current]
+    this.branches = branches
+    this.current = /** @type {Branch} */ (branches[0])
+    this.#lastId = branches.length
   }
 
   /**
    * @param {BiMamba} model
-   * @param {string} text
-   * @param {(options: { checkpointBytes: number }) => Promise<Session | null>} [kept] gives a session that has read some of the text already
+   * @param {Outline} outline  the branches and the current one, as `outline` gave them
+   * @param {(options: { checkpointBytes: number }) => Promise<Session | null>} [kept] gives a session that has read some of the current one's text
    * @returns {Promise<Story>}
    */
-  static async begin(model, text, kept) {
+  static async begin(model, { branches, current }, kept) {
     const options = sessionOptions(model)
-    return new Story(model, (await kept?.(options)) ?? (await model.createSession(options)), text)
+    const made = []
+    for (const [i, { name, text, forkedAt }] of branches.entries()) {
+      const session =
+        (i === current && (await kept?.(options))) || (await model.createSession(options))
+      made.push({ ...newBranch(i + 1, name, session, text), forkedAt })
+    }
+    for (const [i, { parent }] of branches.entries()) {
+      if (parent !== null && made[parent]) made[i].parent = made[parent]
+    }
+    const story = new Story(model, made)
+    story.current = made[current] ?? story.current
+    return story
+  }
+
+  /** @returns {Outline} what can be kept as plain text */
+  outline() {
+    const branches = this.branches.map(({ name, text, parent, forkedAt }) => ({
+      name,
+      text,
+      parent: parent && this.branches.indexOf(parent),
+      forkedAt,
+    }))
+    return { branches, current: this.branches.indexOf(this.current) }
   }
 
   /**
@@ -87,13 +117,14 @@ export class Story extends EventTarget {
    * @param {BiMamba} model
    */
   async moveTo(model) {
-    const sessions = []
-    for (const _ of this.branches) sessions.push(await model.createSession(sessionOptions(model)))
-    this.#model = model
-    for (const [i, branch] of this.branches.entries()) {
-      Object.assign(branch, { session: sessions[i], moments: [], undone: [], forkedAt: 0 })
-    }
-    this.#tell()
+    await this.#once(async () => {
+      const options = sessionOptions(model)
+      for (const branch of this.branches) {
+        const session = await model.createSession(options)
+        Object.assign(branch, { session, moments: [], undone: [], forkedAt: 0 })
+      }
+      this.#model = model
+    })
   }
 
   /** Something is being done, or waits to be. */
@@ -237,11 +268,8 @@ export class Story extends EventTarget {
       await this.#read(from)
       const session = await from.session.fork()
       if (moment) await session.restore(moment.snapshot)
-      const name = `Branch ${++this.#forks}`
-      const branch = this.#newBranch(name, session, await session.text(), from)
-      branch.forkedAt = session.position
-      this.branches.push(branch)
-      this.current = branch
+      const branch = this.#add(`Branch ${++this.#forks}`, session, await session.text())
+      Object.assign(branch, { parent: from, forkedAt: session.position })
     })
   }
 
@@ -264,18 +292,11 @@ export class Story extends EventTarget {
     })
   }
 
-  /** All branches go, and a new text begins. @param {string} text */
-  async startAgain(text) {
-    await this.#once(async () => {
-      const old = this.branches
+  /** A new text beside the others, which becomes the current one. @param {string} text */
+  beginText(text) {
+    return this.#once(async () => {
       const session = await this.#model.createSession(sessionOptions(this.#model))
-      this.#forks = 0
-      this.current = this.#newBranch('Main', session, text, null)
-      this.branches = [this.current]
-      for (const { moments, undone, session } of old) {
-        for (const { snapshot } of [...moments, ...undone]) await snapshot.close()
-        await session.close()
-      }
+      this.#add(`Text ${++this.#texts}`, session, text)
     })
   }
 
@@ -303,9 +324,7 @@ export class Story extends EventTarget {
     return this.#once(async () => {
       const { checkpointBytes } = sessionOptions(this.#model)
       const session = await this.#model.loadSession(saved, { checkpointBytes })
-      const branch = this.#newBranch(name, session, await session.text(), null)
-      this.branches.push(branch)
-      this.current = branch
+      this.#add(name, session, await session.text())
     })
   }
 
@@ -328,20 +347,24 @@ export class Story extends EventTarget {
    */
   async *#continue(branch, { seed, maxTokens, isEndless, ...rest }, signal) {
     const { session } = branch
-    for (let left = maxTokens; left > 0; ) {
+    let left = maxTokens
+    let isFresh = true // nothing came yet since it began
+    do {
       const first = left === maxTokens ? { seed } : {}
       const options = { ...rest, ...first, maxTokens: Math.min(left, CHUNK_TOKENS), signal }
       const ms = yield* writeChunk(branch, options)
       const { tokens, finishReason } = session.lastStats ?? { tokens: 0, finishReason: 'error' }
       left -= tokens
       const cost = { position: session.position, tokens, ms }
-      // A text that had ended already gives nothing more: then another one is wanted.
-      const another = finishReason === 'eos' && (isEndless || left === maxTokens)
+      // A text that had ended already gives nothing more: then another one is wanted. But not one after another that are empty.
+      const another =
+        finishReason === 'eos' && (tokens > 0 ? isEndless === true : isFresh && left > 0)
+      isFresh = tokens > 0
       const goesOn = left > 0 && (finishReason === 'length' || another)
       yield { text: '', cost, end: goesOn ? null : finishReason }
       if (!goesOn) return
       if (another) yield await this.#beginNext(branch)
-    }
+    } while (left > 0)
   }
 
   /** The model has ended the text: it reads that it did, and a new one begins on a line of its own. @param {Branch} branch @returns {Promise<Step>} */
@@ -385,10 +408,12 @@ export class Story extends EventTarget {
     branch.text = await branch.session.text()
   }
 
-  /** @param {string} name @param {Session} session @param {string} text @param {Branch | null} parent @returns {Branch} */
-  #newBranch(name, session, text, parent) {
-    const id = ++this.#lastId
-    return { id, name, session, text, parent, forkedAt: 0, moments: [], undone: [] }
+  /** A branch that is the current one from now on. @param {string} name @param {Session} session @param {string} text */
+  #add(name, session, text) {
+    const branch = newBranch(++this.#lastId, name, session, text)
+    this.branches.push(branch)
+    this.current = branch
+    return branch
   }
 
   /** One thing after another: what is asked for meanwhile waits. @param {(branch: Branch) => Promise<void>} work */
@@ -439,6 +464,11 @@ export class Story extends EventTarget {
   #tell() {
     this.dispatchEvent(new Event('change'))
   }
+}
+
+/** @param {number} id @param {string} name @param {Session} session @param {string} text @returns {Branch} */
+function newBranch(id, name, session, text) {
+  return { id, name, session, text, parent: null, forkedAt: 0, moments: [], undone: [] }
 }
 
 /** @param {BiMamba} model */

@@ -30,7 +30,8 @@ export class TimelineView {
   /** @param {Story} story */
   show(story) {
     this.#story = story
-    const most = Math.max(1, ...story.branches.map(({ session }) => session.position))
+    const ends = story.branches.map(({ session, forkedAt }) => Math.max(session.position, forkedAt))
+    const most = Math.max(1, ...ends)
     const focus = document.activeElement?.id ?? ''
     this.#list.replaceChildren(...story.branches.map((branch) => this.#row(branch, most)))
     this.#showMoment()
@@ -44,7 +45,7 @@ export class TimelineView {
     const { position } = branch.session
     const line = el('span', { class: 'line' })
     line.style.setProperty('--from', String(branch.forkedAt / most))
-    line.style.setProperty('--to', String(position / most))
+    line.style.setProperty('--to', String(Math.max(position, branch.forkedAt) / most))
     const moments = distinct(branch.moments).map((moment) => {
       const chosen = this.#chosen?.moment === moment
       const dot = el('button', {

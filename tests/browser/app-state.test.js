@@ -77,7 +77,7 @@ test('a text is branched off, both are compared, go on together, and one goes ba
   // Back to the moment that was kept on the first branch.
   await page.getByRole('button', { name: /^Moment 1, token 3\d/ }).click()
   await page.getByRole('button', { name: 'Go back to it' }).click()
-  await page.locator('.branch.current').filter({ hasText: 'Main' }).waitFor()
+  await page.locator('.branch.current').filter({ hasText: 'Text 1' }).waitFor()
   await ready(page)
   await go(page, 'write')
   assert.equal(await textOf(page), trunk)
