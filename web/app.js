@@ -6,13 +6,12 @@
  */
 
 import { BenchView } from './bench-view.js'
-import { BiMamba } from './bimamba.js'
 import { deviceWords } from './device-line.js'
 import { DraftKeeper } from './draft-keeper.js'
 import { button, el, find } from './element.js'
 import { Installation } from './installation.js'
 import { loadingWords } from './loading-card.js'
-import { ModelDesk, messageOf } from './model-desk.js'
+import { isKept, ModelDesk, messageOf } from './model-desk.js'
 import { ModelsView, OWN_MODEL } from './models-view.js'
 import { Pauses } from './pauses.js'
 import { SamplingForm } from './sampling-form.js'
@@ -23,6 +22,7 @@ import { TextPane } from './text-pane.js'
 import { Writer } from './writer.js'
 
 const FIRST_TEXT = 'Once upon a time'
+const TITLE = document.title
 const VIEWS = ['write', 'state', 'models', 'benchmark']
 /** States up to this size are kept as they are with the draft, larger ones in 8 bits. */
 const WHOLE_STATE_BYTES = 8e6
@@ -77,16 +77,18 @@ class App {
     }
     this.#pane.show(String(this.#outline.branches[this.#outline.current]?.text))
     const linked = new URLSearchParams(location.search).get('model')
-    const isLinkOpen = linked !== null && (await this.#openLinked(linked))
-    if (!isLinkOpen && !this.#desk.model) await this.#openDraft(draft)
+    if (linked !== null) await this.#openLinked(linked)
+    // One that was paused or failed waits for the visitor.
+    if (!this.#desk.model && !this.#desk.loading) await this.#openDraft(draft)
     // After the model is at work: what is kept for offline must not hold that up.
     await this.#installation.begin()
   }
 
   /** @param {string} address */
-  #openLinked(address) {
+  async #openLinked(address) {
     location.hash = '#models'
-    return this.#models.openLinked(address)
+    await this.#models.openLinked(address)
+    if (!this.#desk.loading) location.hash = '#write'
   }
 
   /** The model that the draft was written with, or the site's own. @param {import('./draft-keeper.js').Draft | null} draft */
@@ -262,7 +264,7 @@ class App {
 
   #showPause() {
     const { reason } = this.#pauses
-    document.title = reason ? 'Paused: bimamba' : 'bimamba: a 1-bit language model in this page'
+    document.title = reason ? `Paused: ${TITLE}` : TITLE
     document.querySelector('.notice.pause')?.remove()
     if (reason === null) {
       if (this.#writer.isRunning) this.#say('Going on after a pause.')
@@ -333,17 +335,6 @@ class App {
 /** @param {string} text @returns {import('./story.js').Outline} of a story that has one branch */
 function outlineOf(text) {
   return { branches: [{ name: 'Text 1', text, parent: null, forkedAt: 0 }], current: 0 }
-}
-
-/** @param {string} address of a model @returns {Promise<boolean>} all of it is on this device */
-async function isKept(address) {
-  try {
-    const { identity } = await BiMamba.inspect(address, { cache: 'only' })
-    const models = await BiMamba.cache.list()
-    return models.some((model) => model.identity === identity && model.complete)
-  } catch {
-    return false
-  }
 }
 
 void new App().start()

@@ -31,9 +31,9 @@ export class HeatMap {
     this.#root = root
   }
 
-  /** Whether it has been long enough, and there is somebody to see it. */
+  /** Whether it has been long enough. */
   get isDue() {
-    return this.#root.offsetParent !== null && performance.now() >= this.#nextAt
+    return performance.now() >= this.#nextAt
   }
 
   /** @param {() => Promise<Uint8Array<ArrayBuffer>>} look gives a saved session with the state in 8 bits @param {ModelConfig} config */
@@ -42,6 +42,12 @@ export class HeatMap {
     this.#draw(readLayers(await look(), config))
     const ms = performance.now() - began
     this.#nextAt = performance.now() + Math.max(LEAST_PAUSE_MS, ms / SHARE - ms)
+  }
+
+  /** Says why there is none. @param {string} reason */
+  fail(reason) {
+    this.#canvases = []
+    this.#root.replaceChildren(el('p', { class: 'wrong' }, reason))
   }
 
   /** @param {LayerState[]} layers */

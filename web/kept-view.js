@@ -79,9 +79,16 @@ export class KeptView {
             el('b', {}, name),
             el('small', {}, ` ${formatBytes(bytes)}, ${savedAt.toLocaleString()}`),
           ),
-          button('Open', () => this.#do(() => this.#openKept(name)), {
-            'aria-label': `Open ${name}`,
-          }),
+          button(
+            'Open',
+            () =>
+              this.#do(() =>
+                this.#open((model, options) => this.#store.load(name, model, options), name),
+              ),
+            {
+              'aria-label': `Open ${name}`,
+            },
+          ),
           button('Delete', () => this.#do(() => this.#delete(name)), {
             'aria-label': `Delete ${name}`,
           }),
@@ -114,24 +121,17 @@ export class KeptView {
   /** @param {HTMLInputElement} input */
   #openFile(input) {
     const file = input.files?.[0]
-    if (file) this.#do(() => this.openBlob(file, file.name.replace(EXTENSION, '')))
+    if (file) {
+      const name = file.name.replace(EXTENSION, '')
+      this.#do(() => this.#open((model, options) => model.loadSession(file, options), name))
+    }
     input.value = ''
   }
 
-  /** @param {Blob} blob of a saved session @param {string} name */
-  async openBlob(blob, name) {
-    await this.#story()?.open(blob, name)
+  /** @param {Parameters<Story['open']>[0]} load @param {string} name */
+  async #open(load, name) {
+    await this.#story()?.open(load, name)
     return `${name} is open, as a branch of its own.`
-  }
-
-  /** @param {string} name */
-  async #openKept(name) {
-    const story = this.#story()
-    if (!story) return ''
-    const session = await this.#store.load(name, story.model)
-    const bytes = await session.save()
-    await session.close()
-    return this.openBlob(new Blob([bytes]), name)
   }
 
   /** @param {string} name */

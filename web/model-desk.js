@@ -117,3 +117,14 @@ export class ModelDesk extends EventTarget {
 export function messageOf(error) {
   return error instanceof Error ? error.message : String(error)
 }
+
+/** @param {string} address of a model @returns {Promise<boolean>} all of it is on this device: it opens without a request */
+export async function isKept(address) {
+  try {
+    const { identity } = await BiMamba.inspect(address, { cache: 'only' })
+    const models = await BiMamba.cache.list()
+    return models.some((model) => model.identity === identity && model.complete)
+  } catch {
+    return false
+  }
+}

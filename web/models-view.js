@@ -9,7 +9,7 @@ import { ConsentCard } from './consent-card.js'
 import { deviceWords } from './device-line.js'
 import { button, el, field } from './element.js'
 import { LoadingCard } from './loading-card.js'
-import { messageOf } from './model-desk.js'
+import { isKept, messageOf } from './model-desk.js'
 import { formatBytes } from './number-text.js'
 
 /** @typedef {import('./model-desk.js').ModelDesk} ModelDesk */
@@ -162,22 +162,17 @@ export class ModelsView {
   }
 
   /**
-   * A model by an address of the visitor's: of this site at once, of another only after a question.
+   * A model by an address that the visitor was led to: one of this site, or kept on this device, at once, another only after a question.
    * @param {string} address
    */
   async openLinked(address) {
     try {
       const url = address.startsWith('hf:') ? null : new URL(address, document.baseURI)
-      const isOwn = url?.origin === location.origin
-      if (!isOwn) {
-        const host = url?.host ?? 'huggingface.co'
-        if (!(await this.#consent.askOrigin(address, host))) return false
-      }
-      await this.#look(address)
-      return true
+      const mayAsk = url?.origin === location.origin || (await isKept(address))
+      const host = url?.host ?? 'huggingface.co'
+      if (mayAsk || (await this.#consent.askOrigin(address, host))) await this.#look(address)
     } catch (error) {
       this.#say(messageOf(error), true)
-      return false
     }
   }
 

@@ -15,6 +15,8 @@ import { TimelineView } from './timeline-view.js'
 /** @typedef {import('./story.js').Story} Story */
 /** @typedef {import('./writer.js').Writer} Writer */
 
+/** After a change so long nothing else must change before the state is looked at, ms. */
+const LOOK_MS = 100
 /** Between two drawings of the charts while a text goes on, ms. */
 const REDRAW_MS = 400
 
@@ -28,6 +30,9 @@ export class StateView {
   /** @type {Story | null} */
   #story = null
   #drawnAt = 0
+  #timer = 0
+  /** The branch, where it is, that the pictures show. */
+  #pictured = ''
 
   /** @param {Writer} writer @param {(work: Promise<unknown>) => void} guard shows what fails */
   constructor(writer, guard) {
@@ -41,7 +46,7 @@ export class StateView {
     writer.watchers.push(async (cost) => {
       this.#cost.add(cost)
       if (this.#section.hidden) return
-      await this.#look()
+      if (this.#picture.isDue) await this.#look()
       if (performance.now() - this.#drawnAt < REDRAW_MS) return
       this.#drawnAt = performance.now()
       await this.#showCost()
@@ -60,9 +65,9 @@ export class StateView {
   /** The view has come into sight, or what it shows is another. */
   async show() {
     if (this.#section.hidden || !this.#story) return
+    this.#pictured = ''
     this.#changed()
     await Promise.all([this.#showCost(), this.#kept.show()])
-    if (!this.#story.isWriting) await this.#look()
   }
 
   #changed() {
@@ -72,7 +77,23 @@ export class StateView {
     // What would change the branch that is written on.
     for (const id of ['timeline', 'moment', 'kept']) find(id).inert = story.isWriting
     this.#compare.show(story)
-    if (!story.isWriting) this.#timeline.show(story)
+    if (story.isWriting) return
+    this.#timeline.show(story)
+    this.#lookSoon(story)
+  }
+
+  /** When nothing changes any more. @param {Story} story */
+  #lookSoon(story) {
+    clearTimeout(this.#timer)
+    const { id, session } = story.current
+    const place = `${id} ${session.position} ${story.model.info.identity}`
+    if (place === this.#pictured) return
+    this.#timer = window.setTimeout(() => {
+      if (this.#section.hidden || story.isWriting) return
+      this.#pictured = place
+      void this.#look()
+      void this.#showCost()
+    }, LOOK_MS)
   }
 
   async #showCost() {
@@ -83,11 +104,11 @@ export class StateView {
   /** Pictures of the state as it is now. */
   async #look() {
     const story = this.#story
-    if (!story || !this.#picture.isDue) return
+    if (!story) return
     try {
       await this.#picture.update(() => story.look(), story.model.config)
     } catch (error) {
-      find('picture').replaceChildren(`No picture: ${messageOf(error)}`)
+      this.#picture.fail(messageOf(error))
     }
   }
 }

@@ -63,8 +63,6 @@ export class Story extends EventTarget {
   /** A text goes on, which takes long. */
   isWriting = false
   #lastId = 0
-  #forks = 0
-  #texts = 1
   /** Of what was asked for, so much is not done yet. */
   #pending = 0
   /** The end of what was asked for last. @type {Promise<unknown>} */
@@ -172,9 +170,6 @@ export class Story extends EventTarget {
       await story.#keep(branch, 'before another try')
       await story.#restore(branch, start)
       yield { text: '', cost: null, end: null }
-      // What is tried again and again begins at the same moment.
-      start.isBeforeText = false
-      await story.#keep(branch, start.label, { isBeforeText: true })
       yield* story.#continue(branch, options, signal)
     })
   }
@@ -268,7 +263,7 @@ export class Story extends EventTarget {
       await this.#read(from)
       const session = await from.session.fork()
       if (moment) await session.restore(moment.snapshot)
-      const branch = this.#add(`Branch ${++this.#forks}`, session, await session.text())
+      const branch = this.#add(this.#freeName('Branch'), session, await session.text())
       Object.assign(branch, { parent: from, forkedAt: session.position })
     })
   }
@@ -296,7 +291,7 @@ export class Story extends EventTarget {
   beginText(text) {
     return this.#once(async () => {
       const session = await this.#model.createSession(sessionOptions(this.#model))
-      this.#add(`Text ${++this.#texts}`, session, text)
+      this.#add(this.#freeName('Text'), session, text)
     })
   }
 
@@ -316,14 +311,24 @@ export class Story extends EventTarget {
    * @returns {Promise<Uint8Array<ArrayBuffer>>} a saved session with the state in 8 bits
    */
   async look() {
-    return this.current.session.save({ state: 'i8' })
+    if (this.isWriting) return this.current.session.save({ state: 'i8' })
+    const leave = await this.#enter()
+    try {
+      return await this.current.session.save({ state: 'i8' })
+    } finally {
+      leave()
+      this.#tell()
+    }
   }
 
-  /** A saved session becomes a branch, and the current one. @param {Uint8Array | Blob} saved @param {string} name */
-  open(saved, name) {
+  /**
+   * A session that was kept becomes a branch, and the current one.
+   * @param {(model: BiMamba, options: { checkpointBytes: number }) => Promise<Session>} load
+   * @param {string} name
+   */
+  open(load, name) {
     return this.#once(async () => {
-      const { checkpointBytes } = sessionOptions(this.#model)
-      const session = await this.#model.loadSession(saved, { checkpointBytes })
+      const session = await load(this.#model, sessionOptions(this.#model))
       this.#add(name, session, await session.text())
     })
   }
@@ -406,6 +411,14 @@ export class Story extends EventTarget {
   async #restore(branch, moment) {
     await branch.session.restore(moment.snapshot)
     branch.text = await branch.session.text()
+  }
+
+  /** @param {string} word @returns {string} with the first number that no branch has */
+  #freeName(word) {
+    const names = new Set(this.branches.map(({ name }) => name))
+    let number = 1
+    while (names.has(`${word} ${number}`)) number++
+    return `${word} ${number}`
   }
 
   /** A branch that is the current one from now on. @param {string} name @param {Session} session @param {string} text */

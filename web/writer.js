@@ -8,7 +8,7 @@
  */
 
 import { messageOf } from './model-desk.js'
-import { formatCount, formatDigits, formatTime, plural } from './number-text.js'
+import { formatCount, formatDigits, formatTime } from './number-text.js'
 
 /** @typedef {import('./story.js').Story} Story */
 /** @typedef {import('./story.js').Step} Step */
@@ -79,9 +79,7 @@ export class Writer extends EventTarget {
         show(branch, text)
         await this.#rest(run, signal)
       }
-      this.#say(
-        `${plural(branches.length, 'branch').replace('branchs', 'branches')} went on together.`,
-      )
+      this.#say(`${branches.length} branches went on together.`)
     })
   }
 

@@ -7,10 +7,9 @@
 import assert from 'node:assert/strict'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { after, before, test } from 'node:test'
+import { before, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import { act, assertQuiet, newAppPage, openApp, ready, setSampling, startApp } from './app-site.js'
-import { launchChromium } from './chromium.js'
+import { act, assertQuiet, newAppPage, openApp, ready, setSampling, useApp } from './app-site.js'
 
 /** @typedef {import('playwright-core').Page} Page */
 
@@ -36,21 +35,9 @@ const FORMS = {
   wide: { viewport: { width: 2200, height: 1100 } },
 }
 
-/** @type {Awaited<ReturnType<typeof startApp>>} */
-let app
-/** @type {import('playwright-core').Browser} */
-let browser
+const app = useApp()
 
-before(async () => {
-  mkdirSync(PICTURES, { recursive: true })
-  app = await startApp()
-  browser = await launchChromium()
-})
-
-after(async () => {
-  await browser?.close()
-  await app?.close()
-})
+before(() => mkdirSync(PICTURES, { recursive: true }))
 
 /** A visit in which something is written, branched off and kept, so that every view has something to show. @param {Page} page */
 async function useIt(page) {
@@ -86,8 +73,7 @@ async function violationsOf(page) {
 for (const [form, options] of Object.entries(FORMS)) {
   test(`${form}: nothing is wider than the page, axe finds nothing, in every view`, async (t) => {
     // The policy would let no script of a test in.
-    const context = await browser.newContext({ ...options, bypassCSP: true })
-    t.after(() => context.close())
+    const context = await app.newContext(t, { ...options, bypassCSP: true })
     const page = await openApp(context, app.url)
     await useIt(page)
     for (const view of VIEWS) {
@@ -115,8 +101,7 @@ for (const [form, options] of Object.entries(FORMS)) {
 }
 
 test('nothing jumps while it loads and while it writes', async (t) => {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 800 } })
-  t.after(() => context.close())
+  const context = await app.newContext(t, { viewport: { width: 1280, height: 800 } })
   const page = await newAppPage(context)
   await page.addInitScript(() => {
     /** @type {unknown[]} */
@@ -149,8 +134,7 @@ test('nothing jumps while it loads and while it writes', async (t) => {
 })
 
 test('with reduced motion nothing moves by itself', async (t) => {
-  const context = await browser.newContext({ reducedMotion: 'reduce' })
-  t.after(() => context.close())
+  const context = await app.newContext(t, { reducedMotion: 'reduce' })
   const page = await openApp(context, app.url)
   const moving = await page.evaluate(
     () =>
@@ -163,8 +147,7 @@ test('with reduced motion nothing moves by itself', async (t) => {
 })
 
 test('the policy allows scripts of this site and WebAssembly, and nothing else', async (t) => {
-  const context = await browser.newContext()
-  t.after(() => context.close())
+  const context = await app.newContext(t)
   const page = await openApp(context, app.url)
   const policy = String(
     await page.locator('meta[http-equiv="Content-Security-Policy"]').getAttribute('content'),

@@ -16,26 +16,21 @@ import {
   openApp,
   ready,
   setSampling,
-  startApp,
   textOf,
+  useApp,
 } from './app-site.js'
-import { launchChromium } from './chromium.js'
 
 /** @typedef {import('playwright-core').Page} Page */
 
 const NANO = new URL('../../models/tales-nano/tales-nano.safetensors', import.meta.url)
 
-/** @type {Awaited<ReturnType<typeof startApp>>} */
-let app
+const app = useApp()
 /** Has a model of 41 MB, without a tokenizer. @type {Awaited<ReturnType<typeof startFaultServer>>} */
 let large
 /** Has a small one. @type {Awaited<ReturnType<typeof startFaultServer>>} */
 let small
-/** @type {import('playwright-core').Browser} */
-let browser
 
 before(async () => {
-  app = await startApp()
   // An embedding of 160,000 rows of 64 numbers: ten chunks.
   const path = await tinyModel({
     tokenizer: null,
@@ -44,26 +39,16 @@ before(async () => {
   })
   large = await startFaultServer(await readFile(path))
   small = await startFaultServer(await readFile(NANO))
-  browser = await launchChromium()
 })
 
 after(async () => {
-  await browser?.close()
   await large?.close()
   await small?.close()
-  await app?.close()
 })
-
-/** @param {import('node:test').TestContext} t */
-async function newContext(t) {
-  const context = await browser.newContext()
-  t.after(() => context.close())
-  return context
-}
 
 /** @param {import('node:test').TestContext} t @returns {Promise<Page>} at the view of models */
 async function openModels(t) {
-  const page = await openApp(await newContext(t), app.url)
+  const page = await openApp(await app.newContext(t), app.url)
   await page.locator('a[href="#models"]').click()
   return page
 }
@@ -76,6 +61,7 @@ async function look(page, address) {
 
 /** Until another model is in use. @param {Page} page @param {string} name */
 async function inUse(page, name) {
+  await page.locator('a[href="#models"]').click()
   await page.locator('#cached li').filter({ hasText: name }).filter({ hasText: 'in use' }).waitFor()
   await ready(page)
 }
@@ -162,7 +148,7 @@ test('a download is paused, goes on where it was, and says phase, bytes, speed a
 })
 
 test('a link to a model of another site asks before anything is fetched', async (t) => {
-  const page = await newAppPage(await newContext(t))
+  const page = await newAppPage(await app.newContext(t))
   const url = small.url('ok')
   small.reset()
   await page.goto(`${app.url}?model=${encodeURIComponent(url)}`)
@@ -175,19 +161,36 @@ test('a link to a model of another site asks before anything is fetched', async 
   await page.waitForTimeout(300)
   assert.equal(small.requests.length, 0)
   await card.getByRole('button', { name: /^Ask 127/ }).click()
+  await ready(page)
+  await page.locator('#write').waitFor()
   await inUse(page, url)
+  // Once it is here, nobody needs to be asked.
+  small.reset()
+  await page.reload()
+  await ready(page)
+  await page.locator('#write').waitFor()
+  assert.equal(small.requests.length, 0)
   assertQuiet(page)
   // Refused: the app's own model opens.
-  const other = await newAppPage(await newContext(t))
+  const other = await newAppPage(await app.newContext(t))
   await other.goto(`${app.url}?model=${encodeURIComponent(url)}`)
   await other.locator('.consent').getByRole('button', { name: 'No' }).click()
   await inUse(other, 'models/tales.safetensors')
   assertQuiet(other)
+  // A large one that is refused when its size is known: so, too.
+  const third = await newAppPage(await app.newContext(t))
+  await third.goto(`${app.url}?model=${encodeURIComponent(large.url('ok'))}`)
+  await third.locator('.consent').getByRole('button', { name: /^Ask/ }).click()
+  await third.locator('.consent').getByText('A large download').waitFor()
+  await third.locator('.consent').getByRole('button', { name: 'No' }).click()
+  await inUse(third, 'models/tales.safetensors')
 })
 
 test('a link to a model of this site opens it, and hostile addresses stay text', async (t) => {
-  const page = await newAppPage(await newContext(t))
+  const page = await newAppPage(await app.newContext(t))
   await page.goto(`${app.url}?model=models/tales.safetensors`)
+  await ready(page)
+  await page.locator('#write').waitFor()
   await inUse(page, 'models/tales.safetensors')
   assert.equal(await page.locator('.consent').count(), 0)
   const hostile = '<img src=x onerror=alert(1)>'
@@ -201,7 +204,7 @@ test('a link to a model of this site opens it, and hostile addresses stay text',
   await look(page, `hf:a/${hostile}`)
   await page.getByText(/is not of the form hf:OWNER\/REPO/).waitFor()
   assert.equal(await page.locator('#main img').count(), 0)
-  const other = await newAppPage(await newContext(t))
+  const other = await newAppPage(await app.newContext(t))
   await other.goto(`${app.url}?model=${encodeURIComponent(`https://evil.example/${hostile}`)}`)
   await other.locator('.consent').getByText(hostile).waitFor()
   assert.equal(await other.locator('#main img').count(), 0)

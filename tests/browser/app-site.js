@@ -8,9 +8,11 @@ import assert from 'node:assert/strict'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { after, before } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { serveSite } from '../../scripts/site-server.js'
 import { buildSite } from '../../scripts/web-site.js'
+import { launchChromium } from './chromium.js'
 
 /** The model that the app comes with. */
 export const APP_MODEL = fileURLToPath(
@@ -43,6 +45,36 @@ export async function startApp({ isolated = true, folder = '' } = {}) {
     close: async () => {
       await server.close()
       await rm(root, { recursive: true })
+    },
+  }
+}
+
+/**
+ * For all tests of a file: the app on a host with the headers, and Chromium.
+ * @returns {{ url: string, newContext: (t: import('node:test').TestContext, options?: import('playwright-core').BrowserContextOptions) => Promise<BrowserContext> }} url: once
+ *   the tests run; newContext: another visitor, who leaves with the test
+ */
+export function useApp() {
+  /** @type {Awaited<ReturnType<typeof startApp>>} */
+  let app
+  /** @type {import('playwright-core').Browser} */
+  let browser
+  before(async () => {
+    app = await startApp()
+    browser = await launchChromium()
+  })
+  after(async () => {
+    await browser?.close()
+    await app?.close()
+  })
+  return {
+    get url() {
+      return app.url
+    },
+    newContext: async (t, options) => {
+      const context = await browser.newContext(options)
+      t.after(() => context.close())
+      return context
     },
   }
 }

@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
-import { after, before, test } from 'node:test'
+import { test } from 'node:test'
 import { BiMamba } from '../../js/index.js'
 import {
   APP_MODEL,
@@ -13,34 +13,18 @@ import {
   openApp,
   ready,
   setSampling,
-  startApp,
   textOf,
   type,
+  useApp,
 } from './app-site.js'
-import { launchChromium } from './chromium.js'
 
 /** @typedef {import('playwright-core').Page} Page */
 
-/** @type {Awaited<ReturnType<typeof startApp>>} */
-let app
-/** @type {import('playwright-core').Browser} */
-let browser
-
-before(async () => {
-  app = await startApp()
-  browser = await launchChromium()
-})
-
-after(async () => {
-  await browser?.close()
-  await app?.close()
-})
+const app = useApp()
 
 /** @param {import('node:test').TestContext} t */
 async function openFresh(t) {
-  const context = await browser.newContext()
-  t.after(() => context.close())
-  return openApp(context, app.url)
+  return openApp(await app.newContext(t), app.url)
 }
 
 /** @param {Page} page @param {string} name of a view */
@@ -117,7 +101,18 @@ test('the pictures are those of the state, and change while a text goes on', asy
   assert.ok(seen.size >= 4, `${seen.size} different pictures`)
   await page.keyboard.press('Escape')
   await ready(page)
-  assert.equal((await pixels()).length, 6)
+  await page.waitForTimeout(300)
+  const [whole, count] = [String(await pixels()), (await pixels()).length]
+  assert.equal(count, 6)
+  // Another place of the text, another picture; the same place, the same.
+  await page.locator('#undo').click()
+  await ready(page)
+  await page.waitForTimeout(400)
+  assert.notEqual(String(await pixels()), whole)
+  await page.locator('#redo').click()
+  await ready(page)
+  await page.waitForTimeout(400)
+  assert.equal(String(await pixels()), whole)
   assert.match(
     String(await page.locator('canvas').nth(2).getAttribute('aria-label')),
     /^Layer 3: 128 values .* root mean square [\d.]+$/,
