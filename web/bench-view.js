@@ -21,6 +21,7 @@ const SUBJECTS = [
   ['2.7B', 'random weights, 2.7B shape (takes 600 MB for each line)'],
 ]
 const FAMILIES = ['table', 'popcount']
+const MOST_THREADS = 8
 
 /** What is in a step, in the words of the papers. @type {Record<string, string>} */
 const STEPS = {
@@ -66,7 +67,7 @@ export class BenchView {
     try {
       const report = await BiMamba.benchmark({
         ...this.#chosen(),
-        settings: settingsOf(),
+        settings: settingsOf(this.#subject.value),
         rounds: 3,
         promptTokens: 128,
         onProgress: (what) => this.#say(`${what} …`),
@@ -118,11 +119,16 @@ export class BenchView {
   }
 }
 
-/** @returns {{ threads: number, variant: string }[]} each family with one thread and, where memory can be shared, with two or all */
-function settingsOf() {
+/**
+ * What is compared: each kernel family with one thread and, where memory can be shared, with all. Each has a model of its own in memory, so of the larger ones one
+ * family is enough.
+ * @param {string} subject
+ */
+function settingsOf(subject) {
   const cores = navigator.hardwareConcurrency || 1
-  const counts = crossOriginIsolated && cores > 1 ? [1, Math.min(cores, 8)] : [1]
-  return counts.flatMap((threads) => FAMILIES.map((variant) => ({ threads, variant })))
+  const counts = crossOriginIsolated && cores > 1 ? [1, Math.min(cores, MOST_THREADS)] : [1]
+  const families = subject === 'own' || subject === '780M' ? FAMILIES : FAMILIES.slice(0, 1)
+  return counts.flatMap((threads) => families.map((variant) => ({ threads, variant })))
 }
 
 /** @param {Benchmark} report @param {(text: string) => void} copy @returns {Node[]} */

@@ -7,6 +7,7 @@ import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { after, before, test } from 'node:test'
 import { startFaultServer } from '../js/support/fault-server.js'
+import { sentencePieceTokenizer } from '../js/support/small-tokenizer.js'
 import { tinyModel } from '../js/support/tiny-model.js'
 import {
   APP_MODEL,
@@ -282,5 +283,57 @@ test('the device and its threads can be chosen, and it says why it is another', 
   await page.locator('a[href="#write"]').click()
   await setSampling(page, { maxTokens: 5 })
   await act(page)
+  assertQuiet(page)
+})
+
+test('a hostile model: what it writes, and what its file says, stays text', async (t) => {
+  const markup = '<img src=x onerror=alert(1)>'
+  const path = await tinyModel({
+    tokenizer: sentencePieceTokenizer([markup, '<script>', '</script>', 'javascript:']),
+    words: { source: `<b onclick=alert(2)>${markup}`, licence: '<script>alert(3)</script>' },
+  })
+  const page = await openModels(t)
+  await page.locator('#model-file').setInputFiles(path)
+  await page.getByText('licence <script>alert(3)</script>').waitFor()
+  await page.locator('a[href="#write"]').click()
+  await setSampling(page, { maxTokens: 4000, temperature: 2, topK: 0, topP: 1, seed: 1 })
+  await page.locator('#set-endless').check()
+  await act(page)
+  const text = await textOf(page)
+  assert.ok(text.includes(markup) && text.includes('<script>'), text.slice(0, 500))
+  await page.locator('a[href="#state"]').click()
+  await page.locator('#fork').click()
+  await page.locator('.compared').first().waitFor()
+  const foreign =
+    '#text :not(div):not(br), main img, main script, main b[onclick], #spoken :not(span)'
+  assert.equal(await page.locator(foreign).count(), 0)
+  assertQuiet(page)
+})
+
+test('the benchmark draws, is copied as text, and stops', async (t) => {
+  const context = await app.newContext(t, { permissions: ['clipboard-read', 'clipboard-write'] })
+  const page = await openApp(context, app.url)
+  await page.locator('a[href="#benchmark"]').click()
+  await page.getByRole('button', { name: 'Measure' }).click()
+  await page.getByText('Done. Nothing was sent anywhere.').waitFor()
+  const rows = await page.locator('.results li').allTextContents()
+  assert.equal(rows.length, 4)
+  for (const row of rows)
+    assert.match(
+      row,
+      /^[12] threads?, (table|popcount)[\d,]+ tokens\/s: .* a token; reading its bytes takes /,
+    )
+  assert.equal(await page.locator('tbody tr').count(), 8)
+  await page.getByRole('button', { name: 'Copy the report' }).click()
+  await page.getByText('The report is in the clipboard.').waitFor()
+  const copied = await page.evaluate(() => navigator.clipboard.readText())
+  assert.equal(copied, await page.locator('.report').textContent())
+  assert.match(copied, /^machine .*HeadlessChrome.*\nmodel {4}models\/tales\.safetensors: 6 layers/)
+  await page.locator('#bench-subject').selectOption('780M')
+  await page.getByRole('button', { name: 'Measure' }).click()
+  await page.getByText(/^loading, setting 1/).waitFor()
+  await page.locator('#bench').getByRole('button', { name: 'Stop' }).click()
+  await page.locator('#bench').getByText('Stopped.').waitFor()
+  assert.equal(await page.locator('.results li').count(), 4)
   assertQuiet(page)
 })

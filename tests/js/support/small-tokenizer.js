@@ -52,14 +52,14 @@ export function addedToken(id, content, special) {
   return { id, content, ...flags }
 }
 
-/** LLaMA's shape: `<unk>` 0, `<s>` 1, `</s>` 2, then the bytes. */
-export function sentencePieceTokenizer() {
+/** LLaMA's shape: `<unk>` 0, `<s>` 1, `</s>` 2, then the bytes. @param {string[]} [words] */
+export function sentencePieceTokenizer(words = WORDS) {
   const bytes = Array.from(
     { length: 256 },
     (_, i) => `<0x${i.toString(16).toUpperCase().padStart(2, '0')}>`,
   )
   const specials = ['<unk>', '<s>', '</s>']
-  const { vocab, merges } = buildBpe([...specials, ...bytes, '▁'], WORDS)
+  const { vocab, merges } = buildBpe([...specials, ...bytes, '▁'], words)
   return {
     version: '1.0',
     truncation: null,

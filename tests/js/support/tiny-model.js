@@ -34,6 +34,7 @@ let count = 0
  * @param {object | null} [options.tokenizer] a tokenizer.json; null: none
  * @param {import('./checkpoint.js').TestConfig} [options.config]
  * @param {'int8' | 'f32'} [options.embedding]
+ * @param {{ source?: string, licence?: string }} [options.words] what the file says of itself
  * @param {boolean} [options.bos] give the file BOS and EOS ids (1 and 2)
  * @returns {Promise<string>} path
  */
@@ -42,6 +43,7 @@ export async function tinyModel({
   tokenizer = sentencePieceTokenizer(),
   config = {},
   embedding = 'int8',
+  words = {},
   bos = true,
 } = {}) {
   const base = join(temporaryFolder(), `tiny-${++count}`)
@@ -55,6 +57,6 @@ export async function tinyModel({
     ...(bos ? { editConfig: (json) => ({ ...json, bos_token_id: 1, eos_token_id: 2 }) } : {}),
   })
   const path = `${base}.safetensors`
-  await convertCheckpoint(await Core.create(), base, path, { embedding })
+  await convertCheckpoint(await Core.create(), base, path, { embedding, ...words })
   return path
 }
