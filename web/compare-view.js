@@ -23,6 +23,8 @@ export class CompareView {
   #story = null
   /** @type {Map<number, Text>} what a branch goes on with now, by its id */
   #growing = new Map()
+  /** Branches that were there when it was last drawn, by their ids. @type {Set<number>} */
+  #known = new Set()
 
   /** @param {HTMLElement} root empty @param {Writer} writer */
   constructor(root, writer) {
@@ -50,16 +52,11 @@ export class CompareView {
       )
       return
     }
+    const chosen = this.#choose(story)
     for (const [side, select] of this.#selects.entries()) {
-      const chosen = story.branches.some(({ id }) => String(id) === select.value)
-        ? select.value
-        : String(story.branches.at(side - 2)?.id)
-      select.replaceChildren(
-        ...story.branches.map(({ id, name }) =>
-          el('option', { value: id, selected: String(id) === chosen }, name),
-        ),
-      )
-      select.value = chosen
+      const options = story.branches.map(({ id, name }) => el('option', { value: id }, name))
+      select.replaceChildren(...options)
+      select.value = String(chosen[side]?.id)
     }
     if (!this.#both.isConnected) {
       const columns = this.#selects.map((select, i) =>
@@ -69,6 +66,19 @@ export class CompareView {
     }
     this.#both.disabled = story.isWriting
     if (!this.#writer.isRunning) this.#fill()
+  }
+
+  /**
+   * A branch that is new beside the one that it left; else those that were chosen, or the last two.
+   * @param {Story} story
+   */
+  #choose({ branches }) {
+    const fresh = branches.find(({ id, parent }) => parent && !this.#known.has(id))
+    this.#known = new Set(branches.map(({ id }) => id))
+    if (fresh) return [fresh.parent, fresh]
+    return this.#selects.map(
+      ({ value }, side) => branches.find(({ id }) => String(id) === value) ?? branches.at(side - 2),
+    )
   }
 
   /** @returns {Branch[]} left and right */

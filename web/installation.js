@@ -21,6 +21,8 @@ export class Installation {
   #beforeReload
   /** @type {ServiceWorker | null} that the user wants now */
   #wanted = null
+  /** A service worker answers for this page. */
+  #isControlled = false
 
   /**
    * @param {{ notices: HTMLElement, install: HTMLElement }} places  notices: where questions go; install: the button that installs, hidden
@@ -40,8 +42,8 @@ export class Installation {
   async begin() {
     const { serviceWorker } = navigator
     if (!serviceWorker) return
-    const hadController = serviceWorker.controller !== null
-    serviceWorker.addEventListener('controllerchange', () => void this.#changed(hadController))
+    this.#isControlled = serviceWorker.controller !== null
+    serviceWorker.addEventListener('controllerchange', () => void this.#changed())
     try {
       const registration = await serviceWorker.register('service-worker.js', {
         updateViaCache: 'none',
@@ -89,11 +91,15 @@ export class Installation {
     this.#notices.append(notice)
   }
 
-  /** Another version answers from now on. @param {boolean} hadController before: else it is the first one, and the page is of the same version */
-  async #changed(hadController) {
-    if (!hadController && !crossOriginIsolated) return this.#isolate()
+  /** Another service worker answers from now on; the first one is of the page's own version. */
+  async #changed() {
+    const isFirst = !this.#isControlled
+    this.#isControlled = true
     if (this.#wanted) return this.#reload()
-    if (!hadController) return
+    if (isFirst) {
+      if (!crossOriginIsolated) this.#isolate()
+      return
+    }
     // The user has agreed to it in another tab.
     this.#notices.append(
       el(

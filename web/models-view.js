@@ -168,9 +168,9 @@ export class ModelsView {
   async openLinked(address) {
     try {
       const url = address.startsWith('hf:') ? null : new URL(address, document.baseURI)
-      const mayAsk = url?.origin === location.origin || (await isKept(address))
+      const isNear = url?.origin === location.origin || (await isKept(address))
       const host = url?.host ?? 'huggingface.co'
-      if (mayAsk || (await this.#consent.askOrigin(address, host))) await this.#look(address)
+      if (isNear || (await this.#consent.askOrigin(address, host))) await this.#look(address)
     } catch (error) {
       this.#say(messageOf(error), true)
     }

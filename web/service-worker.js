@@ -12,6 +12,7 @@
  *
  * @typedef {object} Scope
  * @property {{ version: string, headers: Record<string, string>, files: Record<string, string> }} SHELL  of shell-files.js: files by their address, with `sha256-...`
+ * @property {(url: string) => void} importScripts
  * @property {ServiceWorkerRegistration} registration
  * @property {() => Promise<void>} skipWaiting
  * @property {{ claim: () => Promise<void> }} clients
@@ -20,11 +21,8 @@
 
 /** @typedef {Event & { request: Request, data: unknown, waitUntil: (work: Promise<unknown>) => void, respondWith: (answer: Promise<Response>) => void }} WorkerEvent */
 
-/* global importScripts */
-/** @type {(url: string) => void} */
-Reflect.get(globalThis, 'importScripts')('shell-files.js')
-
 const scope = /** @type {Scope} */ (/** @type {unknown} */ (globalThis))
+scope.importScripts('shell-files.js')
 const { SHELL } = scope
 const PREFIX = 'bimamba-shell-'
 const CACHE = PREFIX + SHELL.version

@@ -51,7 +51,10 @@ export class StateView {
       this.#drawnAt = performance.now()
       await this.#showCost()
     })
-    writer.addEventListener('run', () => this.#section.hidden || guard(this.#showCost()))
+    writer.addEventListener('run', () => {
+      this.#changed()
+      if (!this.#section.hidden) guard(this.#showCost())
+    })
   }
 
   /** @param {Story} story another model's, or the first one */

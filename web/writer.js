@@ -55,8 +55,7 @@ export class Writer extends EventTarget {
     const { form } = this.#tools
     const { options, pace, isSeedGiven } = form.read()
     const seedText = isSeedGiven ? `Seed ${options.seed}, given.` : `Seed ${options.seed}.`
-    return this.#guard(async (signal) => {
-      const run = new Run(pace)
+    return this.#guard(pace, async (run, signal) => {
       const work = story[how](options, signal)
       for await (const step of work) {
         await this.#take(story, step, run, signal)
@@ -73,8 +72,7 @@ export class Writer extends EventTarget {
    */
   runTogether(story, branches, show) {
     const { options, pace } = this.#tools.form.read()
-    return this.#guard(async (signal) => {
-      const run = new Run(pace)
+    return this.#guard(pace, async (run, signal) => {
       for await (const { branch, text } of story.continueTogether(branches, options, signal)) {
         show(branch, text)
         await this.#rest(run, signal)
@@ -88,7 +86,7 @@ export class Writer extends EventTarget {
     const { pane, voice } = this.#tools
     if (text === '' && !cost) pane.show(story.current.text) // it went back first
     if (text !== '') {
-      run.first()
+      run.piece(story.current.session.position)
       pane.append(text)
       voice.add(text)
       await this.#rest(run, signal)
@@ -106,16 +104,17 @@ export class Writer extends EventTarget {
     await pauses.passage(signal)
   }
 
-  /** @param {(signal: AbortSignal) => Promise<void>} work */
-  async #guard(work) {
+  /** @param {number} pace @param {(run: Run, signal: AbortSignal) => Promise<void>} work */
+  async #guard(pace, work) {
     if (this.#running) return
+    const run = new Run(pace)
     const running = new AbortController()
     this.#running = running
     this.dispatchEvent(new Event('run'))
     try {
-      await work(running.signal)
+      await work(run, running.signal)
     } catch (error) {
-      this.#say(running.signal.aborted ? ENDS.abort : messageOf(error))
+      this.#say(running.signal.aborted ? `${run.count()}${ENDS.abort}` : messageOf(error))
     } finally {
       this.#running = null
       this.#tools.pane.flush()
@@ -138,6 +137,9 @@ class Run {
   #began = performance.now()
   /** @type {number | null} */
   #msToFirst = null
+  /** Where it began. @type {number | null} */
+  #from = null
+  #position = 0
   #tokens = 0
   #ms = 0
   #said = performance.now()
@@ -149,8 +151,16 @@ class Run {
     this.#pace = pace
   }
 
-  first() {
+  /** @param {number} position behind a piece of text */
+  piece(position) {
     this.#msToFirst ??= performance.now() - this.#began
+    this.#from ??= position - 1
+    this.#position = position
+  }
+
+  /** @returns {string} tokens that came until it was stopped */
+  count() {
+    return this.#from === null ? '' : `${formatCount(this.#position - this.#from)} tokens. `
   }
 
   /** @param {Cost} cost */
