@@ -27,5 +27,5 @@ function whyOne() {
     return 'One thread: this page is not cross-origin isolated, so memory cannot be shared. Where a service worker can be had, the next visit is.'
   }
   if ((navigator.hardwareConcurrency || 1) < 2) return 'One thread: this machine offers one.'
-  return 'One thread: more are started for larger models, or when Models says so.'
+  return 'One thread: larger models get more, and Models has the choice.'
 }
