@@ -69,7 +69,8 @@ async function openDevice() {
 /** The same random weights in both. @param {Core} core @param {ModelConfig} config @param {number} seed */
 async function openBoth(core, config, seed) {
   const random = seeded(seed)
-  const gpu = await GpuModel.create(core, await openDevice(), config)
+  const device = await openDevice()
+  const gpu = await GpuModel.create(core, device, config)
   const cpu = core.createModel(config)
   for (const [index, { name, dtype, sizeBytes }] of core.tensors(config).entries()) {
     const bytes = new Uint8Array(sizeBytes)
@@ -89,7 +90,7 @@ async function openBoth(core, config, seed) {
     cpu.seal(part)
     gpu.seal(part)
   }
-  return { cpu, gpu }
+  return { cpu, gpu, device }
 }
 
 /** @param {ReturnType<typeof seeded>} random @param {string} name of a tensor */
@@ -196,6 +197,36 @@ async function refuses(both) {
   assert.throws(() => gpu.append([1]), { code: 'closed' })
 }
 
+/** A text of any length takes what its session has from the beginning. @param {Both} both */
+async function makesNothing({ gpu: model, device }) {
+  const ids = idsOf(model.config)
+  const session = await model.createSession()
+  /** @type {string[]} */
+  const made = []
+  for (const name of /** @type {const} */ (['buffer', 'bind', 'pipeline'])) {
+    const make = device[name]
+    const counted = (/** @type {unknown[]} */ ...args) => {
+      made.push(name)
+      return Reflect.apply(make, device, args)
+    }
+    Object.defineProperty(device, name, { value: counted, configurable: true })
+  }
+  try {
+    for (const n of [1, 64, 1, 7, 1]) {
+      session.append(ids(n))
+      await session.prepareLogits()
+      assert.ok(session.logits().every(Number.isFinite))
+    }
+    assert.equal(made.join(), '')
+    // What counts does count.
+    await session.state()
+    assert.match(made.join(), /buffer/)
+  } finally {
+    for (const name of ['buffer', 'bind', 'pipeline']) Reflect.deleteProperty(device, name)
+    session.close()
+  }
+}
+
 for (const [i, [name, config]] of Object.entries(SHAPES).entries()) {
   describe(name, { skip }, () => {
     /** @type {Both} */
@@ -211,6 +242,7 @@ for (const [i, [name, config]] of Object.entries(SHAPES).entries()) {
     })
     test('logits are those of the exact core', () => logitsAgree(both))
     test('states cross', () => statesCross(both))
+    test('nothing is made while it computes', () => makesNothing(both))
     test('what is refused', () => refuses(both))
   })
 }
