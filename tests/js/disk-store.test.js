@@ -175,7 +175,8 @@ test('a part of the file is listed as such, and goes with its URLs', async (t) =
 
 test('two loads at once, in threads and in processes, download once', async (t) => {
   const cacheFolder = await tempFolder(t)
-  const url = server.url('slow', { rate: 30e6 })
+  // Long enough that the slowest to start finds the others at it.
+  const url = server.url('slow', { rate: 8e6 })
   server.reset()
   /** @type {string[]} */
   const phases = []
