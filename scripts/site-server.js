@@ -40,7 +40,12 @@ function findFile(site, url) {
   }
   const path = normalize(join(site, name.endsWith('/') ? `${name}index.html` : name))
   if (!path.startsWith(site.endsWith(sep) ? site : site + sep)) return null
-  const stats = statSync(path, { throwIfNoEntry: false })
+  let stats
+  try {
+    stats = statSync(path, { throwIfNoEntry: false })
+  } catch {
+    return null // no name that a file can have
+  }
   if (!stats?.isFile()) return null
   return { path, size: stats.size, tag: `"${stats.size}-${Math.round(stats.mtimeMs)}"` }
 }

@@ -8,6 +8,7 @@
 import { createHash } from 'node:crypto'
 import {
   cpSync,
+  existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -18,7 +19,7 @@ import {
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { gzipSync } from 'node:zlib'
-import { ROOT, runScript } from './command.js'
+import { CommandError, ROOT, runScript } from './command.js'
 import { setUpAndBuild } from './setup.js'
 
 /** What is copied: from here, to there. @type {[string, string][]} */
@@ -141,6 +142,10 @@ function writeHostFiles(site, headers) {
  * @returns {Promise<{ site: string, headers: Record<string, string>, shell: string[] }>} shell: what the service worker keeps
  */
 export async function buildSite(site = join(ROOT, 'build/web')) {
+  const isOurs = existsSync(join(site, 'shell-files.js'))
+  if (existsSync(site) && !isOurs && readdirSync(site).length > 0) {
+    throw new CommandError(`${site} is not empty, and no earlier build: nothing was written`)
+  }
   rmSync(site, { recursive: true, force: true })
   for (const [from, to] of COPIES) {
     mkdirSync(dirname(join(site, to)), { recursive: true })
@@ -185,6 +190,12 @@ function printSizes({ site, shell }) {
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const [folder] = process.argv.slice(2)
   runScript(setUpAndBuild)
-  if (!process.exitCode)
-    printSizes(await buildSite(folder === undefined ? undefined : resolve(folder)))
+  try {
+    if (!process.exitCode)
+      printSizes(await buildSite(folder === undefined ? undefined : resolve(folder)))
+  } catch (error) {
+    if (!(error instanceof CommandError)) throw error
+    console.error(error.message)
+    process.exitCode = 1
+  }
 }

@@ -180,12 +180,7 @@ class App {
       stop: () => this.#writer.stop(),
       undo: () => this.#guard(this.#story?.undo()),
       redo: () => this.#guard(this.#story?.redo()),
-      copy: () =>
-        this.#guard(
-          navigator.clipboard
-            .writeText(this.#pane.text)
-            .then(() => this.#say('The text is in the clipboard.')),
-        ),
+      copy: () => this.#guard(this.#copy()),
       fresh: () => this.#guard(this.#story?.beginText(FIRST_TEXT)),
     }
     for (const [id, act] of Object.entries(actions)) find(id).addEventListener('click', act)
@@ -208,6 +203,11 @@ class App {
     this.#isUntouched = false
     story.current.text = this.#pane.text
     void this.#writer.run(story, how)
+  }
+
+  async #copy() {
+    await navigator.clipboard.writeText(this.#pane.text)
+    this.#say('The text is in the clipboard.')
   }
 
   #wireKeys() {
@@ -243,7 +243,9 @@ class App {
 
   #showView() {
     const wanted = location.hash.slice(1)
-    const name = VIEWS.includes(wanted) ? wanted : 'write'
+    // Another hash is the skip link's: the view stays.
+    if (wanted !== '' && !VIEWS.includes(wanted)) return
+    const name = wanted || 'write'
     for (const view of VIEWS) find(view).hidden = view !== name
     for (const link of document.querySelectorAll('.tabs a')) {
       if (link.getAttribute('href') === `#${name}`) link.setAttribute('aria-current', 'page')

@@ -11,6 +11,7 @@ import { SessionStore } from './bimamba.js'
 /** @typedef {{ outline: Outline, address: string | null }} Draft  address: of the model that it was written with */
 
 const MOST_TABS = 32
+const SLOT_KEY = 'bimamba.slot'
 /** Changes that come so soon after each other are kept together, ms. */
 const DELAY_MS = 800
 
@@ -18,6 +19,8 @@ export class DraftKeeper {
   #store = new SessionStore()
   #slot = 0
   #timer = 0
+  /** What was left is known, so it may be written over. */
+  #isRead = false
   /** @type {Promise<void>} */
   #writing = Promise.resolve()
 
@@ -25,21 +28,27 @@ export class DraftKeeper {
   async claim() {
     const { locks } = navigator
     if (!locks) return
-    for (let slot = 0; slot < MOST_TABS; slot++) {
-      const isOurs = await new Promise((resolve) => {
-        void locks.request(`bimamba-draft-${slot}`, { ifAvailable: true }, (lock) => {
-          resolve(lock !== null)
-          // Held until the tab is gone.
-          return lock ? new Promise(() => {}) : undefined
-        })
-      })
+    // A tab that is loaded anew goes on with its own; in a copy of it that one is taken.
+    const own = readSlot()
+    for (const slot of [...(own === null ? [] : [own]), ...Array(MOST_TABS).keys()]) {
       this.#slot = slot
-      if (isOurs) return
+      const isOurs = await new Promise((resolve) => {
+        locks
+          .request(`bimamba-draft-${slot}`, { ifAvailable: true }, (lock) => {
+            resolve(lock !== null)
+            // Held until the tab is gone.
+            return lock ? new Promise(() => {}) : undefined
+          })
+          .catch(() => resolve(true)) // no locks here: as if there were one tab
+      })
+      if (isOurs) break
     }
+    keepSlot(this.#slot)
   }
 
   /** @returns {Draft | null} what was left in this slot */
   read() {
+    this.#isRead = true
     try {
       const { outline, address } = Object(JSON.parse(localStorage.getItem(this.#key) ?? '{}'))
       if (!isOutline(outline)) return null
@@ -71,6 +80,7 @@ export class DraftKeeper {
   /** @param {Draft} draft */
   keepText(draft) {
     clearTimeout(this.#timer)
+    if (!this.#isRead) return
     try {
       localStorage.setItem(this.#key, JSON.stringify(draft))
     } catch {
@@ -86,6 +96,25 @@ export class DraftKeeper {
 
   get #key() {
     return `bimamba.draft-${this.#slot}`
+  }
+}
+
+/** @returns {number | null} the slot that this tab had before it was loaded anew */
+function readSlot() {
+  try {
+    const slot = Number(sessionStorage.getItem(SLOT_KEY) ?? Number.NaN)
+    return Number.isInteger(slot) && slot >= 0 && slot < MOST_TABS ? slot : null
+  } catch {
+    return null // no storage here
+  }
+}
+
+/** @param {number} slot */
+function keepSlot(slot) {
+  try {
+    sessionStorage.setItem(SLOT_KEY, String(slot))
+  } catch {
+    // No storage here: the tab takes the first slot that is free.
   }
 }
 

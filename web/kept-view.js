@@ -113,9 +113,13 @@ export class KeptView {
 
   async #keep() {
     const bytes = await this.#bytes()
-    await this.#store.save(this.#name.value, bytes)
+    const names = new Set((await this.#store.list()).map(({ name }) => name))
+    const wanted = this.#name.value || 'My story'
+    let name = wanted
+    for (let number = 2; names.has(name); number++) name = `${wanted} ${number}`
+    await this.#store.save(name, bytes)
     await this.show()
-    return `Kept: ${formatBytes(bytes.length)}.`
+    return `Kept as ${name}: ${formatBytes(bytes.length)}.`
   }
 
   /** @param {HTMLInputElement} input */
@@ -130,7 +134,9 @@ export class KeptView {
 
   /** @param {Parameters<Story['open']>[0]} load @param {string} name */
   async #open(load, name) {
-    await this.#story()?.open(load, name)
+    const story = this.#story()
+    if (!story) throw new Error('The model is still loading.')
+    await story.open(load, name)
     return `${name} is open, as a branch of its own.`
   }
 

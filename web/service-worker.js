@@ -38,7 +38,8 @@ scope.addEventListener('message', ({ data }) => {
 })
 scope.addEventListener('fetch', (event) => {
   const name = nameOf(event.request)
-  if (name !== null) event.respondWith(answer(name))
+  // Cleared caches, and another version on the host: that one answers by itself.
+  if (name !== null) event.respondWith(answer(name).catch(() => fetch(event.request)))
 })
 
 /** @param {Request} request @returns {string | null} of the shell's file that it asks for */

@@ -149,6 +149,8 @@ export class Story extends EventTarget {
   async *continue(options, signal) {
     yield* this.#writing(async function* (story) {
       const branch = story.current
+      // What was done just before may have changed the text.
+      yield { text: '', cost: null, end: null }
       await story.#read(branch, signal)
       await story.#keep(branch, `before ${options.maxTokens} tokens`, { isBeforeText: true })
       yield* story.#continue(branch, options, signal)
@@ -216,6 +218,7 @@ export class Story extends EventTarget {
   /** Does again what was taken back last. */
   redo() {
     return this.#once(async (branch) => {
+      await this.#read(branch) // what was written since then ends what could be done again
       const moment = branch.undone.pop()
       if (!moment) return
       const now = await this.#newMoment(branch, moment.label)
@@ -237,8 +240,9 @@ export class Story extends EventTarget {
 
   /** Goes back to a moment of a branch, which becomes the current one. @param {Branch} branch @param {Moment} moment */
   goBack(branch, moment) {
-    this.current = branch
     return this.#once(async () => {
+      if (!branch.moments.includes(moment)) return
+      this.current = branch
       await this.#read(branch)
       await this.#keep(branch, `before going back to ${moment.label}`)
       await this.#restore(branch, moment)
@@ -248,6 +252,7 @@ export class Story extends EventTarget {
   /** Lets go of a moment. @param {Branch} branch @param {Moment} moment */
   forget(branch, moment) {
     return this.#once(async () => {
+      if (!branch.moments.includes(moment)) return
       branch.moments.splice(branch.moments.indexOf(moment), 1)
       await moment.snapshot.close()
     })
@@ -260,6 +265,7 @@ export class Story extends EventTarget {
    */
   fork(from, moment) {
     return this.#once(async () => {
+      if (moment && !from.moments.includes(moment)) return
       await this.#read(from)
       const session = await from.session.fork()
       if (moment) await session.restore(moment.snapshot)
@@ -277,7 +283,7 @@ export class Story extends EventTarget {
   /** Gives up a branch; those that left it hang on its parent then. @param {Branch} branch not the only one */
   drop(branch) {
     return this.#once(async () => {
-      if (this.branches.length < 2) return
+      if (this.branches.length < 2 || !this.branches.includes(branch)) return
       this.branches.splice(this.branches.indexOf(branch), 1)
       for (const other of this.branches) if (other.parent === branch) other.parent = branch.parent
       if (this.current === branch)
@@ -353,7 +359,8 @@ export class Story extends EventTarget {
   async *#continue(branch, { seed, maxTokens, isEndless, ...rest }, signal) {
     const { session } = branch
     let left = maxTokens
-    let isFresh = true // nothing came yet since it began
+    /** @type {boolean} */
+    let hasBegun = false // another text, and nothing of it came yet
     do {
       const first = left === maxTokens ? { seed } : {}
       const options = { ...rest, ...first, maxTokens: Math.min(left, CHUNK_TOKENS), signal }
@@ -362,9 +369,12 @@ export class Story extends EventTarget {
       left -= tokens
       const cost = { position: session.position, tokens, ms }
       // A text that had ended already gives nothing more: then another one is wanted. But not one after another that are empty.
-      const another =
-        finishReason === 'eos' && (tokens > 0 ? isEndless === true : isFresh && left > 0)
-      isFresh = tokens > 0
+      const isWanted = isEndless === true || left === maxTokens
+      /** @type {boolean} */
+      const isEmpty = hasBegun && tokens === 0
+      /** @type {boolean} */
+      const another = finishReason === 'eos' && left > 0 && isWanted && !isEmpty
+      hasBegun = another
       const goesOn = left > 0 && (finishReason === 'length' || another)
       yield { text: '', cost, end: goesOn ? null : finishReason }
       if (!goesOn) return
@@ -385,6 +395,7 @@ export class Story extends EventTarget {
   async #read(branch, signal) {
     if ((await branch.session.text()) === branch.text) return
     if (branch.session.position > 0) await this.#keep(branch, 'before a change')
+    else for (const { snapshot } of branch.undone.splice(0)) await snapshot.close()
     await syncText(branch.session, branch.text, signal)
   }
 

@@ -226,6 +226,48 @@ test('text and settings are there after a reload, and two tabs have a text each'
   }
 })
 
+test('a reload before the draft was read loses nothing, and a tab keeps its own text', async (t) => {
+  const context = await app.newContext(t)
+  const one = await openApp(context, app.url)
+  await type(one, 'In the first tab')
+  const two = await openApp(context, app.url)
+  await type(two, 'In the second tab')
+  await two.waitForTimeout(1000)
+  await one.close()
+  await two.addInitScript(() => {
+    const { request } = LockManager.prototype
+    Object.assign(LockManager.prototype, {
+      /** @param {unknown[]} args */
+      async request(...args) {
+        await new Promise((resolve) => setTimeout(resolve, 600))
+        return Reflect.apply(request, this, args)
+      },
+    })
+  })
+  await two.reload()
+  await two.waitForTimeout(200)
+  await two.reload()
+  await ready(two)
+  assert.equal(await textOf(two), 'In the second tab')
+  assertQuiet(two)
+})
+
+test('an ending that falls between two chunks is an ending', async (t) => {
+  const page = await openApp(await app.newContext(t), app.url)
+  await setSampling(page, { maxTokens: 600, seed: 19 })
+  await act(page)
+  assert.match(
+    String(await page.textContent('#status')),
+    /^256 tokens, .*The model ended the text here/,
+  )
+  // What is written after an undo is not thrown away by a redo.
+  await act(page, 'undo')
+  await type(page, 'My own sentence')
+  await act(page, 'redo')
+  assert.equal(await textOf(page), 'My own sentence')
+  assertQuiet(page)
+})
+
 test('a new text leaves the others, and all branches are there after a reload', async (t) => {
   const page = await openApp(await app.newContext(t), app.url)
   await setSampling(page, { maxTokens: 15, seed: 2 })
