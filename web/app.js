@@ -134,6 +134,7 @@ class App {
   #edited() {
     this.#isUntouched = false
     if (this.#story && !this.#story.isWriting) this.#story.current.text = this.#pane.text
+    this.#showButtons()
     this.#drafts.keepSoon(() => this.#draft())
   }
 
@@ -160,7 +161,7 @@ class App {
     if (hadFocus) find(shown).focus()
     find(hidden).hidden = true
     const canUndo = story !== null && story.undoable.length > 0
-    const canRepeat = story?.current.moments.some(({ isBeforeText }) => isBeforeText) ?? false
+    const canRepeat = story?.repeatable !== undefined
     const allowed = {
       continue: true,
       again: canRepeat,

@@ -13,7 +13,7 @@ import { syncText } from './text-sync.js'
 /** @typedef {import('../js/index.js').Snapshot} Snapshot */
 /** isEndless: a text that the model ends is followed by another. @typedef {import('../js/index.js').SessionGenerateOptions & { maxTokens: number, seed: number, isEndless?: boolean }} Options */
 
-/** What can be gone back to. label: for people; isKept: the user wanted it, so it stays. @typedef {{ id: number, snapshot: Snapshot, label: string, isKept: boolean, isBeforeText: boolean }} Moment */
+/** What can be gone back to. label: for people; isKept: the user wanted it, so it stays; begins: the text, where a generation began there. @typedef {{ id: number, snapshot: Snapshot, label: string, isKept: boolean, begins: string | null }} Moment */
 
 /**
  * @typedef {object} Branch
@@ -134,6 +134,12 @@ export class Story extends EventTarget {
     return this.#model
   }
 
+  /** @returns {Moment | undefined} where the last generation began, unless its beginning was changed or gone back behind */
+  get repeatable() {
+    const { moments, text } = this.current
+    return moments.findLast(({ begins }) => begins !== null && text.startsWith(begins))
+  }
+
   /** @returns {Moment[]} of the current branch that undo can go back to, the last one last */
   get undoable() {
     return this.current.moments.filter(({ isKept }) => !isKept)
@@ -152,7 +158,7 @@ export class Story extends EventTarget {
       // What was done just before may have changed the text.
       yield { text: '', cost: null, end: null }
       await story.#read(branch, signal)
-      await story.#keep(branch, `before ${options.maxTokens} tokens`, { isBeforeText: true })
+      await story.#keep(branch, `before ${options.maxTokens} tokens`, { begins: branch.text })
       yield* story.#continue(branch, options, signal)
     })
   }
@@ -166,7 +172,7 @@ export class Story extends EventTarget {
   async *regenerate(options, signal) {
     yield* this.#writing(async function* (story) {
       const branch = story.current
-      const start = branch.moments.findLast(({ isBeforeText }) => isBeforeText)
+      const start = story.repeatable
       if (!start) return
       await story.#read(branch, signal)
       await story.#keep(branch, 'before another try')
@@ -188,7 +194,7 @@ export class Story extends EventTarget {
     yield* this.#writing(async function* (story) {
       for (const branch of branches) {
         await story.#read(branch, signal)
-        await story.#keep(branch, `before ${options.maxTokens} tokens`, { isBeforeText: true })
+        await story.#keep(branch, `before ${options.maxTokens} tokens`, { begins: branch.text })
       }
       const sessions = branches.map(({ session }) => session)
       const { isEndless, ...rest } = options
@@ -402,7 +408,7 @@ export class Story extends EventTarget {
   /** @param {Branch} branch @param {string} label @returns {Promise<Moment>} of now */
   async #newMoment(branch, label) {
     const snapshot = await branch.session.snapshot()
-    return { id: ++this.#lastId, snapshot, label, isKept: false, isBeforeText: false }
+    return { id: ++this.#lastId, snapshot, label, isKept: false, begins: null }
   }
 
   /** Keeps a moment for undo; the oldest ones go. @param {Branch} branch @param {string} label @param {Partial<Moment>} [more] */

@@ -18,6 +18,8 @@ export class TextPane {
   #isEdited = false
   /** It may hold what a browser has made of an edit, and not an element for each line. */
   #isRough = false
+  /** @type {boolean | null} null: nothing was said yet */
+  #locked = null
   #waiting = ''
   #frame = 0
 
@@ -88,6 +90,8 @@ export class TextPane {
 
   /** @param {boolean} locked people cannot change it */
   set isLocked(locked) {
+    if (locked === this.#locked) return
+    this.#locked = locked
     if (locked && this.text !== '' && this.#isRough) this.#build()
     this.#element.setAttribute('aria-readonly', String(locked))
     try {

@@ -166,6 +166,8 @@ test('regenerate, undo, redo, new text', async (t) => {
     assert.equal(await textOf(page), expected)
   }
   assert.equal(await page.isDisabled('#redo'), true)
+  await type(page, `Twice ${third.slice(5)}`)
+  await page.locator('#again:disabled').waitFor() // its beginning is another
   await act(page, 'fresh')
   assert.equal(await textOf(page), 'Once upon a time')
   assertQuiet(page)
