@@ -43,6 +43,8 @@ const NAMES = [
   ...['shape', 'source', 'precision', 'state', 'head', 'settings', 'rounds', 'promptTokens'],
   ...['onProgress', 'signal', 'workerUrl'],
 ]
+/** As of an engine. */
+const MOST_THREADS = 64
 /** Kinds of sources that can be opened again for each setting. */
 const REOPENED = ['http', 'path', 'blob', 'handle']
 
@@ -82,7 +84,7 @@ export function checkBenchmark(options) {
 
 /** @returns {{ threads: number }[]} */
 function defaultSettings() {
-  const most = canShareMemory() ? coreCount() : 1
+  const most = canShareMemory() ? Math.min(coreCount(), MOST_THREADS) : 1
   return most > 1 ? [{ threads: 1 }, { threads: most }] : [{ threads: 1 }]
 }
 
@@ -92,7 +94,7 @@ function checkSettings(settings) {
   checkCount('settings.length', settings.length, 1, 16)
   return settings.map((one) => {
     checkNames(one, ['threads', 'variant'], 'settings')
-    checkCount('threads', one.threads, 1, 64)
+    checkCount('threads', one.threads, 1, MOST_THREADS)
     checkString('variant', one.variant, "a kernel family's name")
     return one
   })

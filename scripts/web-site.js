@@ -2,7 +2,7 @@
  * `npm run web:build [-- FOLDER]`: the web app as a folder that any static host can serve; default build/web.
  *
  * Owns what is in that folder: the page, its scripts and the package's bundled into a few files (a request for each of a hundred modules would be most of the
- * time of a visit), the engine, the model that comes with it, and the list of what the service worker keeps. `npm run build` must have run before.
+ * time of a visit), the engine, the model that comes with it, and the list of what the service worker keeps.
  */
 
 import { createHash } from 'node:crypto'
@@ -35,6 +35,8 @@ const COPIES = [
   ['dist/jinja.LICENSE', 'licenses/jinja.txt'],
   ['models/tales/tales.safetensors', 'models/tales.safetensors'],
 ]
+/** Nobody else's, so what a broken-off build has left there may go. */
+const OWN_FOLDER = join(ROOT, 'build/web')
 /** Scripts that something loads by their name; what they share goes into further files. */
 const ENTRIES = ['web/app.js', 'js/worker.js', 'js/thread.js']
 /** The package finds its modules of WebAssembly in ../dist, so the scripts are in a folder. */
@@ -138,11 +140,12 @@ function writeHostFiles(site, headers) {
 }
 
 /**
- * @param {string} [site] the folder; what was in it is gone
+ * @param {string} [site] the folder; an earlier build in it is gone
+ * @throws {CommandError} there is something else in it
  * @returns {Promise<{ site: string, headers: Record<string, string>, shell: string[] }>} shell: what the service worker keeps
  */
-export async function buildSite(site = join(ROOT, 'build/web')) {
-  const isOurs = existsSync(join(site, 'shell-files.js'))
+export async function buildSite(site = OWN_FOLDER) {
+  const isOurs = site === OWN_FOLDER || existsSync(join(site, 'shell-files.js'))
   if (existsSync(site) && !isOurs && readdirSync(site).length > 0) {
     throw new CommandError(`${site} is not empty, and no earlier build: nothing was written`)
   }

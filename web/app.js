@@ -88,7 +88,8 @@ class App {
   async #openLinked(address) {
     location.hash = '#models'
     await this.#models.openLinked(address)
-    if (!this.#desk.loading) location.hash = '#write'
+    // Else the reason, or the download, is to be seen there.
+    if (this.#desk.model) location.hash = '#write'
   }
 
   /** The model that the draft was written with, or the site's own. @param {import('./draft-keeper.js').Draft | null} draft */

@@ -1,5 +1,5 @@
 /**
- * Keeps what is written, so that a reload, an update or a closed tab loses nothing.
+ * Keeps what is written, so that a reload, an update or a closed tab loses no text. Moments are not kept.
  *
  * Owns where: a tab has a slot of its own as long as it lives, by a lock, so two tabs never write over each other, and the next tab finds what the last
  * one left. The session goes to the package's store, its text also by itself, for the day on which the model is another one.

@@ -73,7 +73,7 @@ export class ModelsView {
       id: 'model-file',
       type: 'file',
       accept: '.safetensors',
-      change: () => this.#openFile(file.files?.[0]),
+      change: () => this.openFile(file.files?.[0]),
     })
     const form = el(
       'form',
@@ -113,10 +113,7 @@ export class ModelsView {
 
   /** Shows what is kept on this device. */
   async show() {
-    const [models, room] = await Promise.all([
-      BiMamba.cache.list().catch(() => []),
-      BiMamba.cache.room(),
-    ])
+    const [models, room] = await Promise.all([BiMamba.cache.list().catch(() => []), roomHere()])
     const { model: current, opened } = this.#desk
     const identity = current?.info.identity
     if (current && opened) {
@@ -178,13 +175,7 @@ export class ModelsView {
 
   /** @param {File | undefined} file of this device */
   openFile(file) {
-    if (file) this.#openFile(file)
-  }
-
-  /** @param {File | undefined} file */
-  #openFile(file) {
-    if (!file) return
-    void this.#open({ source: file, name: file.name, address: null })
+    if (file) void this.#open({ source: file, name: file.name, address: null })
   }
 
   /** @param {Event} event */
@@ -204,7 +195,7 @@ export class ModelsView {
     )
     const missing = found.fileBytes - (kept?.storedBytes ?? 0)
     if (missing > LARGE_BYTES) {
-      const room = await BiMamba.cache.room()
+      const room = await roomHere()
       if (!(await this.#consent.askSize(address, found, missing, room))) return
     }
     await this.#open({ source: address, name: address, address })
@@ -248,6 +239,11 @@ export class ModelsView {
     this.#says.textContent = text
     this.#says.className = isWrong ? 'wrong' : 'hint'
   }
+}
+
+/** A browser that does not say is no reason to show nothing. */
+function roomHere() {
+  return BiMamba.cache.room().catch(() => ({ usedBytes: null, quotaBytes: null, persisted: null }))
 }
 
 /** @param {string} id @param {[string, string][]} options value and words */

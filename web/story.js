@@ -146,7 +146,7 @@ export class Story extends EventTarget {
   }
 
   /**
-   * Continues the current branch, or those given together. The work stops when the loop is left.
+   * Continues the current branch. The work stops when the loop is left.
    *
    * @param {Options} options
    * @param {AbortSignal} signal
@@ -234,12 +234,12 @@ export class Story extends EventTarget {
     })
   }
 
-  /** @param {string} [label] @returns {Promise<void>} keeps this moment until the user lets go of it */
-  mark(label) {
+  /** Keeps this moment until the user lets go of it, or the page or the model is another. */
+  mark() {
     return this.#once(async (branch) => {
       await this.#read(branch)
       const count = branch.moments.filter(({ isKept }) => isKept).length + 1
-      const moment = await this.#newMoment(branch, label ?? `Moment ${count}`)
+      const moment = await this.#newMoment(branch, `Moment ${count}`)
       branch.moments.push({ ...moment, isKept: true })
     })
   }

@@ -121,7 +121,7 @@ function growLine(paragraph, added) {
 }
 
 /** @param {Element} root of an editable text, whatever a browser has made of it @returns {string[]} */
-export function readLines(root) {
+function readLines(root) {
   const lines = ['']
   let isFresh = true // nothing is on the last line yet, and a block may begin there
   /** @param {string} text */
