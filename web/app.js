@@ -8,13 +8,14 @@
 import { BenchView } from './bench-view.js'
 import { deviceWords } from './device-line.js'
 import { DraftKeeper } from './draft-keeper.js'
-import { button, el, find } from './element.js'
+import { allow, button, el, find, onPress, swap } from './element.js'
 import { Installation } from './installation.js'
 import { loadingWords } from './loading-card.js'
 import { isKept, ModelDesk, messageOf } from './model-desk.js'
 import { ModelsView, OWN_MODEL } from './models-view.js'
 import { Pauses } from './pauses.js'
 import { SamplingForm } from './sampling-form.js'
+import { isSavedSession } from './saved-state.js'
 import { SentenceVoice } from './sentence-voice.js'
 import { StateView } from './state-view.js'
 import { Story } from './story.js'
@@ -26,10 +27,14 @@ const TITLE = document.title
 const VIEWS = ['write', 'state', 'models', 'benchmark']
 /** States up to this size are kept as they are with the draft, larger ones in 8 bits. */
 const WHOLE_STATE_BYTES = 8e6
+const STORAGE_WARNING =
+  'This browser keeps nothing for this page, or has no room left: the text is lost with the page. It can be saved as a file in the view State.'
+/** After the last key so long the text is read from the page, ms. */
+const READ_MS = 100
 
 class App {
   #desk = new ModelDesk()
-  #drafts = new DraftKeeper()
+  #drafts = new DraftKeeper(() => this.#warnOfStorage())
   #pauses = new Pauses()
   #form = new SamplingForm(/** @type {HTMLFormElement} */ (find('sampling')))
   #pane = new TextPane(find('text'), find('main'), () => this.#edited())
@@ -48,10 +53,10 @@ class App {
       cached: find('cached'),
     },
     this.#desk,
+    (file) => this.#guard(this.#openFile(file)),
   )
-  #installation = new Installation(
-    { notices: find('notices'), install: find('install') },
-    { isUntouched: () => this.#isUntouched, beforeReload: () => this.#keepDraft() },
+  #installation = new Installation({ notices: find('notices'), install: find('install') }, () =>
+    this.#keepDraft(),
   )
   /** @type {Story | null} */
   #story = null
@@ -59,7 +64,10 @@ class App {
   #outline = outlineOf(FIRST_TEXT)
   /** Of the model that it was written with. @type {string | null} */
   #address = null
-  #isUntouched = true
+  /** How far each view is scrolled. @type {Map<string, number>} */
+  #scrolled = new Map()
+  #view = ''
+  #readTimer = 0
 
   async start() {
     new BenchView(find('bench'), this.#desk)
@@ -84,12 +92,16 @@ class App {
     await this.#installation.begin()
   }
 
-  /** @param {string} address */
+  /** @param {string} address @returns {Promise<void>} when it is open or has failed; one that is asked about first is not waited for */
   async #openLinked(address) {
-    location.hash = '#models'
-    await this.#models.openLinked(address)
-    // Else the reason, or the download, is to be seen there.
-    if (this.#desk.model) location.hash = '#write'
+    const open = async () => {
+      location.hash = '#models'
+      const isDone = await this.#models.openLinked(address)
+      // Else the reason, or the download, is to be seen there.
+      if (isDone && location.hash === '#models') location.hash = '#write'
+    }
+    if (await this.#models.isAtHand(address)) await open()
+    else this.#guard(open())
   }
 
   /** The model that the draft was written with, or the site's own. @param {import('./draft-keeper.js').Draft | null} draft */
@@ -132,11 +144,20 @@ class App {
     this.#story = story
   }
 
+  /** A long text is not read from the page with every key. */
   #edited() {
-    this.#isUntouched = false
-    if (this.#story && !this.#story.isWriting) this.#story.current.text = this.#pane.text
-    this.#showButtons()
+    clearTimeout(this.#readTimer)
+    this.#readTimer = window.setTimeout(() => {
+      this.#readPane()
+      this.#showButtons()
+    }, READ_MS)
     this.#drafts.keepSoon(() => this.#draft())
+  }
+
+  /** The story is told what a person has written. */
+  #readPane() {
+    clearTimeout(this.#readTimer)
+    if (this.#story && !this.#story.isWriting) this.#story.current.text = this.#pane.text
   }
 
   #storyChanged() {
@@ -155,12 +176,8 @@ class App {
     const isWriting = this.#writer.isRunning
     this.#pane.isLocked = isWriting
     find('text').setAttribute('aria-busy', String(story?.isBusy ?? true))
-    const [shown, hidden] = isWriting ? ['stop', 'continue'] : ['continue', 'stop']
-    const hadFocus = document.activeElement === find(hidden)
-    find(shown).hidden = false
-    // The keyboard goes on with the button that is in the place of the other.
-    if (hadFocus) find(shown).focus()
-    find(hidden).hidden = true
+    if (isWriting) swap(find('stop'), find('continue'))
+    else swap(find('continue'), find('stop'))
     const canUndo = story !== null && story.undoable.length > 0
     const canRepeat = story?.repeatable !== undefined
     const allowed = {
@@ -170,8 +187,7 @@ class App {
       redo: Boolean(story?.current.undone.length),
       fresh: true,
     }
-    for (const [id, isAllowed] of Object.entries(allowed))
-      find(id).toggleAttribute('disabled', isBusy || !isAllowed)
+    for (const [id, isAllowed] of Object.entries(allowed)) allow(find(id), !isBusy && isAllowed)
   }
 
   #wireButtons() {
@@ -180,14 +196,21 @@ class App {
       continue: () => this.#write('continue'),
       again: () => this.#write('regenerate'),
       stop: () => this.#writer.stop(),
-      undo: () => this.#guard(this.#story?.undo()),
-      redo: () => this.#guard(this.#story?.redo()),
+      undo: () => this.#change((story) => story.undo()),
+      redo: () => this.#change((story) => story.redo()),
       copy: () => this.#guard(this.#copy()),
-      fresh: () => this.#guard(this.#story?.beginText(FIRST_TEXT)),
+      fresh: () => this.#change((story) => story.beginText(FIRST_TEXT)),
     }
-    for (const [id, act] of Object.entries(actions)) find(id).addEventListener('click', act)
-    this.#writer.addEventListener('status', () => this.#say(this.#writer.status))
+    for (const [id, act] of Object.entries(actions)) onPress(find(id), act)
+    this.#writer.addEventListener('status', () => this.#show(this.#writer.status))
+    this.#writer.addEventListener('news', () => this.#say(this.#writer.status))
     this.#writer.addEventListener('run', () => this.#ranOrRuns())
+  }
+
+  /** @param {(story: Story) => Promise<unknown>} work */
+  #change(work) {
+    this.#readPane()
+    if (this.#story) this.#guard(work(this.#story))
   }
 
   #ranOrRuns() {
@@ -202,8 +225,7 @@ class App {
   #write(how) {
     const story = this.#story
     if (!story || story.isWriting) return
-    this.#isUntouched = false
-    story.current.text = this.#pane.text
+    this.#readPane()
     void this.#writer.run(story, how)
   }
 
@@ -238,7 +260,7 @@ class App {
     addEventListener('dragover', (event) => event.preventDefault())
     addEventListener('drop', (event) => {
       event.preventDefault()
-      this.#models.openFile(event.dataTransfer?.files[0])
+      this.#guard(this.#openFile(event.dataTransfer?.files[0]))
     })
     this.#pauses.addEventListener('change', () => this.#showPause())
   }
@@ -248,22 +270,35 @@ class App {
     // Another hash is the skip link's: the view stays.
     if (wanted !== '' && !VIEWS.includes(wanted)) return
     const name = wanted || 'write'
+    this.#readPane()
+    if (this.#view !== '') this.#scrolled.set(this.#view, find('main').scrollTop)
+    this.#view = name
     for (const view of VIEWS) find(view).hidden = view !== name
     for (const link of document.querySelectorAll('.tabs a')) {
       if (link.getAttribute('href') === `#${name}`) link.setAttribute('aria-current', 'page')
       else link.removeAttribute('aria-current')
     }
-    find('actions').hidden = name === 'models' || name === 'benchmark'
+    // Elsewhere a text can only be stopped.
+    find('actions').classList.toggle('aside', name === 'models' || name === 'benchmark')
     if (name === 'state') this.#guard(this.#state.show())
     if (name === 'models') this.#guard(this.#models.show())
-    find('main').scrollTop = 0
+    find('main').scrollTop = this.#scrolled.get(name) ?? 0
+  }
+
+  /** A model, or a saved text. @param {File | undefined} file */
+  async #openFile(file) {
+    if (!file) return
+    if (await isSavedSession(file)) {
+      location.hash = '#state'
+      await this.#state.openFile(file)
+    } else await this.#models.open(file)
   }
 
   #showLoading() {
     const { loading, model } = this.#desk
     if (!loading) return
     if (loading.state === 'failed') this.#say(`${loading.wanted.name}: ${loading.message}`)
-    else if (!model) this.#say(`${loading.wanted.name}: ${loadingWords(loading)}`)
+    else if (!model) this.#show(`${loading.wanted.name}: ${loadingWords(loading)}`)
   }
 
   #showPause() {
@@ -287,10 +322,6 @@ class App {
           'div',
           { class: 'row' },
           button('Go on', () => this.#pauses.goOn()),
-          button('Forget undo, and go on', () => {
-            this.#guard(this.#story?.forgetUndo())
-            this.#pauses.goOn()
-          }),
           button('Stop', () => this.#writer.stop()),
         ),
       ),
@@ -330,8 +361,29 @@ class App {
     work?.catch((error) => this.#say(messageOf(error)))
   }
 
-  /** @param {string} text */
+  /** Said once, when it is known: from then on nobody relies on it. */
+  #warnOfStorage() {
+    if (document.querySelector('.notice.storage')) return
+    const notice = el(
+      'div',
+      { class: 'notice storage' },
+      el('p', {}, STORAGE_WARNING),
+      // Hidden, not removed: it is not said again.
+      button('I see', () => {
+        notice.hidden = true
+      }),
+    )
+    find('notices').append(notice)
+  }
+
+  /** News: also for who only listens. @param {string} text */
   #say(text) {
+    this.#show(text)
+    find('told').textContent = text
+  }
+
+  /** @param {string} text */
+  #show(text) {
     find('status').textContent = text
   }
 }

@@ -5,7 +5,7 @@
  */
 
 import { BiMamba } from './bimamba.js'
-import { button, el, field } from './element.js'
+import { allow, button, el, field } from './element.js'
 import { messageOf } from './model-desk.js'
 import { formatDigits, formatTime } from './number-text.js'
 
@@ -108,7 +108,8 @@ export class BenchView {
 
   /** @param {boolean} isRunning */
   #show(isRunning) {
-    this.#run.disabled = isRunning
+    allow(this.#run, !isRunning)
+    if (!isRunning && document.activeElement === this.#stop) this.#run.focus()
     this.#stop.hidden = !isRunning
   }
 

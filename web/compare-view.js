@@ -4,7 +4,7 @@
  * Owns which two are shown, and where they part: what both have is dimmed. They can go on together, which reads the weights once for both.
  */
 
-import { button, el } from './element.js'
+import { allow, button, el } from './element.js'
 
 /** @typedef {import('./story.js').Story} Story */
 /** @typedef {import('./story.js').Branch} Branch */
@@ -64,7 +64,7 @@ export class CompareView {
       )
       this.#root.replaceChildren(el('div', { class: 'columns' }, ...columns), this.#both)
     }
-    this.#both.disabled = story.isWriting
+    allow(this.#both, !story.isWriting)
     if (!this.#writer.isRunning) this.#fill()
   }
 

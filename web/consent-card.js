@@ -12,10 +12,14 @@ export class ConsentCard {
   #root
   /** @type {((answer: boolean) => void) | null} of the question that is open */
   #answer = null
+  #afterwards
+  /** @type {Element | null} where the keyboard was */
+  #before = null
 
-  /** @param {HTMLElement} root empty */
-  constructor(root) {
+  /** @param {HTMLElement} root empty @param {HTMLElement} afterwards where the keyboard goes on, unless it came from elsewhere */
+  constructor(root, afterwards) {
     this.#root = root
+    this.#afterwards = afterwards
   }
 
   /**
@@ -103,6 +107,7 @@ export class ConsentCard {
         ),
       ),
     )
+    if (!this.#root.contains(document.activeElement)) this.#before = document.activeElement
     accept.focus()
     return new Promise((resolve) => {
       this.#answer = resolve
@@ -114,6 +119,10 @@ export class ConsentCard {
     const tell = this.#answer
     this.#answer = null
     this.#root.replaceChildren()
+    const isElsewhere = this.#before instanceof HTMLElement && this.#before !== document.body
+    const next =
+      isElsewhere && this.#before instanceof HTMLElement ? this.#before : this.#afterwards
+    next.focus()
     tell?.(answer)
   }
 }

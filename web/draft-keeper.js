@@ -1,5 +1,5 @@
 /**
- * Keeps what is written, so that a reload, an update or a closed tab loses no text. Moments are not kept.
+ * Keeps what is written, so that a reload, an update or a closed tab loses no text, and no moment that was wanted.
  *
  * Owns where: a tab has a slot of its own as long as it lives, by a lock, so two tabs never write over each other, and the next tab finds what the last
  * one left. The session goes to the package's store, its text also by itself, for the day on which the model is another one.
@@ -23,6 +23,12 @@ export class DraftKeeper {
   #isRead = false
   /** @type {Promise<void>} */
   #writing = Promise.resolve()
+  #onFull
+
+  /** @param {() => void} onFull what was written could not be kept; called each time */
+  constructor(onFull) {
+    this.#onFull = onFull
+  }
 
   /** Takes the first slot that no other tab has. */
   async claim() {
@@ -85,6 +91,7 @@ export class DraftKeeper {
       localStorage.setItem(this.#key, JSON.stringify(draft))
     } catch {
       // No storage here, or it is full: the text lasts as long as the page.
+      this.#onFull()
     }
   }
 
@@ -124,6 +131,18 @@ function isOutline(value) {
   return (
     Array.isArray(branches) &&
     typeof branches[current]?.text === 'string' &&
-    branches.every(({ name, text }) => typeof name === 'string' && typeof text === 'string')
+    branches.every(
+      ({ name, text, moments = [] }) =>
+        typeof name === 'string' &&
+        typeof text === 'string' &&
+        Array.isArray(moments) &&
+        moments.every(isMoment),
+    )
   )
+}
+
+/** @param {unknown} value @returns {value is import('./story.js').KeptMoment} */
+function isMoment(value) {
+  const { label, text, position } = Object(value)
+  return typeof label === 'string' && typeof text === 'string' && typeof position === 'number'
 }

@@ -49,7 +49,30 @@ export function find(id) {
 
 /** A button. @param {string} label @param {() => void} onClick @param {Parameters<typeof el>[1]} [attributes] */
 export function button(label, onClick, attributes = {}) {
-  return el('button', { type: 'button', click: onClick, ...attributes }, label)
+  const made = el('button', { type: 'button', ...attributes }, label)
+  onPress(made, onClick)
+  return made
+}
+
+/** What a button does while it may be pressed. @param {HTMLElement} button @param {() => void} act */
+export function onPress(button, act) {
+  button.addEventListener('click', () => {
+    if (button.getAttribute('aria-disabled') !== 'true') act()
+  })
+}
+
+/** Whether a button may be pressed. One that may not keeps the focus, so that the keyboard is not lost. @param {HTMLElement} button @param {boolean} isAllowed */
+export function allow(button, isAllowed) {
+  if (isAllowed) button.removeAttribute('aria-disabled')
+  else button.setAttribute('aria-disabled', 'true')
+}
+
+/** One button in the place of another; the keyboard goes on with it. @param {HTMLElement} shown @param {HTMLElement} hidden */
+export function swap(shown, hidden) {
+  const hadFocus = document.activeElement === hidden
+  shown.hidden = false
+  if (hadFocus) shown.focus()
+  hidden.hidden = true
 }
 
 /** A control with its label. @param {string} label @param {HTMLElement} control with an id */

@@ -2,7 +2,7 @@
  * The app as something that is installed: its service worker, updates, the offer to install, and being isolated.
  *
  * Owns when the page is loaded anew: once on a host that sends no headers, so that the service worker can add them, and for an update that the user has
- * agreed to; never while something is written.
+ * agreed to; never by itself after the visitor has done anything here.
  */
 
 import { button, el } from './element.js'
@@ -11,14 +11,17 @@ import { button, el } from './element.js'
 const RELOADED = 'bimamba.isolated'
 /** Between two looks for a new version, ms. */
 const LOOK_MS = 3600000
+/** What shows that a visitor is at work. */
+const TOUCHES = ['click', 'keydown', 'input', 'drop']
 
 /** Chromium's offer. @typedef {Event & { prompt: () => Promise<unknown> }} InstallEvent */
 
 export class Installation {
   #notices
   #button
-  #isUntouched
   #beforeReload
+  /** The visitor has done something on this page. */
+  #isTouched = false
   /** @type {ServiceWorker | null} that the user wants now */
   #wanted = null
   /** A service worker answers for this page. */
@@ -26,13 +29,18 @@ export class Installation {
 
   /**
    * @param {{ notices: HTMLElement, install: HTMLElement }} places  notices: where questions go; install: the button that installs, hidden
-   * @param {{ isUntouched: () => boolean, beforeReload: () => Promise<void> }} page  isUntouched: nothing was written here yet; beforeReload: keeps what was
+   * @param {() => Promise<void>} beforeReload  keeps what was written
    */
-  constructor({ notices, install }, { isUntouched, beforeReload }) {
+  constructor({ notices, install }, beforeReload) {
     this.#notices = notices
     this.#button = install
-    this.#isUntouched = isUntouched
     this.#beforeReload = beforeReload
+    for (const type of TOUCHES) {
+      const touched = () => {
+        this.#isTouched = true
+      }
+      addEventListener(type, touched, { capture: true, once: true })
+    }
     addEventListener('beforeinstallprompt', (event) =>
       this.#offer(/** @type {InstallEvent} */ (event)),
     )
@@ -70,25 +78,28 @@ export class Installation {
   /** @param {ServiceWorker} worker that waits */
   #askForUpdate(worker) {
     this.#notices.querySelector('.update')?.remove()
+    const notice = this.#ask('A new version of this app is here.', 'Update now', () => {
+      this.#wanted = worker
+      worker.postMessage('take over')
+    })
+    notice.classList.add('update')
+  }
+
+  /** A question that can wait. @param {string} text @param {string} yes @param {() => void} act @returns {HTMLElement} */
+  #ask(text, yes, act) {
     const notice = el(
       'div',
-      { class: 'notice update' },
-      el('p', {}, 'A new version of this app is here.'),
+      { class: 'notice' },
+      el('p', {}, text),
       el(
         'div',
         { class: 'row' },
-        button(
-          'Update now',
-          () => {
-            this.#wanted = worker
-            worker.postMessage('take over')
-          },
-          { class: 'main-button' },
-        ),
+        button(yes, act, { class: 'main-button' }),
         button('Later', () => notice.remove()),
       ),
     )
     this.#notices.append(notice)
+    return notice
   }
 
   /** Another service worker answers from now on; the first one is of the page's own version. */
@@ -101,25 +112,22 @@ export class Installation {
       return
     }
     // The user has agreed to it in another tab.
-    this.#notices.append(
-      el(
-        'div',
-        { class: 'notice' },
-        el('p', {}, 'The app was updated in another tab.'),
-        button('Reload this one', () => void this.#reload()),
-      ),
-    )
+    this.#ask('The app was updated in another tab.', 'Reload this one', () => this.#reload())
   }
 
-  /** The first visit to a host without headers: with the service worker's, memory can be shared. */
+  /** The first visit to a host without headers: with the service worker's, memory can be shared. Who is at work already is asked. */
   #isolate() {
     try {
-      if (sessionStorage.getItem(RELOADED) || !this.#isUntouched()) return
+      if (sessionStorage.getItem(RELOADED)) return
       sessionStorage.setItem(RELOADED, 'yes')
     } catch {
       return // without a memory of it, the page could be loaded anew for ever
     }
-    location.reload()
+    if (this.#isTouched) {
+      this.#ask('Loaded anew, this page can compute with several threads.', 'Load it anew', () =>
+        this.#reload(),
+      )
+    } else location.reload()
   }
 
   async #reload() {

@@ -49,7 +49,11 @@ export class KeptView {
       id: 'kept-file',
       type: 'file',
       accept: '.safetensors',
-      change: () => this.#openFile(file),
+      change: () => {
+        const chosen = file.files?.[0]
+        if (chosen) void this.openFile(chosen)
+        file.value = ''
+      },
     })
     root.append(
       el('div', { class: 'row fields' }, field('Name', this.#name), field('State', this.#form)),
@@ -122,14 +126,10 @@ export class KeptView {
     return `Kept as ${name}: ${formatBytes(bytes.length)}.`
   }
 
-  /** @param {HTMLInputElement} input */
-  #openFile(input) {
-    const file = input.files?.[0]
-    if (file) {
-      const name = file.name.replace(EXTENSION, '')
-      this.#do(() => this.#open((model, options) => model.loadSession(file, options), name))
-    }
-    input.value = ''
+  /** @param {File} file that a text was saved as */
+  openFile(file) {
+    const name = file.name.replace(EXTENSION, '')
+    return this.#do(() => this.#open((model, options) => model.loadSession(file, options), name))
   }
 
   /** @param {Parameters<Story['open']>[0]} load @param {string} name */
@@ -149,7 +149,7 @@ export class KeptView {
 
   /** @param {() => Promise<string>} work gives what to say */
   #do(work) {
-    work().then(
+    return work().then(
       (text) => this.#say(text, 'hint'),
       (error) => this.#say(messageOf(error), 'wrong'),
     )

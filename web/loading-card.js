@@ -4,7 +4,7 @@
  * Owns the bar, its words, and the buttons to pause, go on and give up. Knows of the desk only its loading.
  */
 
-import { button, el } from './element.js'
+import { button, el, swap } from './element.js'
 import { formatBytes, formatTime } from './number-text.js'
 
 /** @typedef {import('./model-desk.js').ModelDesk} ModelDesk */
@@ -24,7 +24,7 @@ export class LoadingCard {
   #desk
   #title = el('h2', { id: 'loading-title' })
   #bar = el('progress', { 'aria-labelledby': 'loading-title', max: 1, value: 0 })
-  #words = el('p', { class: 'hint', role: 'status' })
+  #words = el('p', { class: 'hint' })
   #pause = button('Pause', () => this.#desk.pause())
   #resume = button('Go on', () => void this.#desk.resume())
   #card = el(
@@ -62,8 +62,8 @@ export class LoadingCard {
     else this.#bar.removeAttribute('value')
     this.#words.textContent = state === 'failed' ? message : loadingWords(loading)
     this.#words.className = state === 'failed' ? 'wrong' : 'hint'
-    this.#pause.hidden = state !== 'runs'
-    this.#resume.hidden = state === 'runs'
+    if (state === 'runs') swap(this.#pause, this.#resume)
+    else swap(this.#resume, this.#pause)
     if (!this.#card.isConnected) this.#root.append(this.#card)
   }
 }

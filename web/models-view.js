@@ -7,7 +7,7 @@
 import { BiMamba } from './bimamba.js'
 import { ConsentCard } from './consent-card.js'
 import { deviceWords } from './device-line.js'
-import { button, el, field } from './element.js'
+import { button, el, field, find } from './element.js'
 import { LoadingCard } from './loading-card.js'
 import { isKept, messageOf } from './model-desk.js'
 import { formatBytes } from './number-text.js'
@@ -28,6 +28,7 @@ const LARGE_BYTES = 16e6
 export class ModelsView {
   #desk
   #consent
+  #onFile
   #address = el('input', {
     ...{
       id: 'model-address',
@@ -63,17 +64,19 @@ export class ModelsView {
   /**
    * @param {{ loading: HTMLElement, consent: HTMLElement, open: HTMLElement, cached: HTMLElement }} roots all empty
    * @param {ModelDesk} desk
+   * @param {(file: File | undefined) => void} onFile  the visitor has chosen one, whatever it is
    */
-  constructor({ loading, consent, open, cached }, desk) {
+  constructor({ loading, consent, open, cached }, desk, onFile) {
     this.#desk = desk
-    this.#consent = new ConsentCard(consent)
+    this.#onFile = onFile
+    this.#consent = new ConsentCard(consent, find('main'))
     this.#cached = cached
     new LoadingCard(loading, desk)
     const file = el('input', {
       id: 'model-file',
       type: 'file',
       accept: '.safetensors',
-      change: () => this.openFile(file.files?.[0]),
+      change: () => this.#onFile(file.files?.[0]),
     })
     const form = el(
       'form',
@@ -158,24 +161,32 @@ export class ModelsView {
     )
   }
 
+  /** @param {string} address @returns {Promise<boolean>} of this site, or kept on this device: nobody has to be asked */
+  async isAtHand(address) {
+    const url = urlOf(address)
+    return url?.origin === location.origin || isKept(address)
+  }
+
   /**
-   * A model by an address that the visitor was led to: one of this site, or kept on this device, at once, another only after a question.
+   * A model by an address that the visitor was led to: one at hand at once, another only after a question.
    * @param {string} address
+   * @returns {Promise<boolean>} false: something about it is to be seen in this view
    */
   async openLinked(address) {
     try {
-      const url = address.startsWith('hf:') ? null : new URL(address, document.baseURI)
-      const isNear = url?.origin === location.origin || (await isKept(address))
-      const host = url?.host ?? 'huggingface.co'
-      if (isNear || (await this.#consent.askOrigin(address, host))) await this.#look(address)
+      const host = urlOf(address)?.host ?? 'huggingface.co'
+      const mayAsk =
+        (await this.isAtHand(address)) || (await this.#consent.askOrigin(address, host))
+      return !mayAsk || (await this.#look(address))
     } catch (error) {
       this.#say(messageOf(error), true)
+      return false
     }
   }
 
-  /** @param {File | undefined} file of this device */
-  openFile(file) {
-    if (file) void this.#open({ source: file, name: file.name, address: null })
+  /** @param {File} file of this device */
+  open(file) {
+    return this.#open({ source: file, name: file.name, address: null })
   }
 
   /** @param {Event} event */
@@ -185,7 +196,7 @@ export class ModelsView {
     if (address !== '') this.#look(address).catch((error) => this.#say(messageOf(error), true))
   }
 
-  /** Reads what it is, asks if it is large, and opens it. @param {string} address */
+  /** Reads what it is, asks if it is large, and opens it. @param {string} address @returns {Promise<boolean>} false: it has failed, or was paused */
   async #look(address) {
     this.#say(`Looking at ${address}`)
     const found = await BiMamba.inspect(address)
@@ -196,15 +207,15 @@ export class ModelsView {
     const missing = found.fileBytes - (kept?.storedBytes ?? 0)
     if (missing > LARGE_BYTES) {
       const room = await roomHere()
-      if (!(await this.#consent.askSize(address, found, missing, room))) return
+      if (!(await this.#consent.askSize(address, found, missing, room))) return true
     }
-    await this.#open({ source: address, name: address, address })
+    return this.#open({ source: address, name: address, address })
   }
 
   /** @param {Wanted} wanted */
   async #open(wanted) {
     this.#say('')
-    await this.#desk.open(wanted)
+    return this.#desk.open(wanted)
   }
 
   /** What is here already is opened; of what is missing it is told first. @param {boolean} isComplete @param {string} url */
@@ -239,6 +250,11 @@ export class ModelsView {
     this.#says.textContent = text
     this.#says.className = isWrong ? 'wrong' : 'hint'
   }
+}
+
+/** @param {string} address @returns {URL | null} null: a name at Hugging Face */
+function urlOf(address) {
+  return address.startsWith('hf:') ? null : new URL(address, document.baseURI)
 }
 
 /** A browser that does not say is no reason to show nothing. */

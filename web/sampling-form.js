@@ -17,9 +17,12 @@ import { button, el } from './element.js'
  * @property {string} help
  */
 
+/** Tokens; what an empty field stands for, too. */
+const PRESET_LENGTH = 256
+
 /** A small model tells a better story when it takes fewer risks than the package's defaults. @type {readonly Setting[]} */
 const SETTINGS = [
-  { name: 'maxTokens', label: 'Length', preset: 256, step: 1, help: 'tokens at most' },
+  { name: 'maxTokens', label: 'Length', preset: PRESET_LENGTH, step: 1, help: 'tokens at most' },
   {
     name: 'temperature',
     label: 'Temperature',
@@ -116,7 +119,7 @@ export class SamplingForm {
     for (const [name, { value, valueAsNumber }] of this.#inputs) {
       if (value !== '') values[name] = valueAsNumber
     }
-    const { pace = 0, seed, maxTokens = 256, ...rest } = values
+    const { pace = 0, seed, maxTokens = PRESET_LENGTH, ...rest } = values
     const drawn = Number(crypto.getRandomValues(new Uint32Array(1))[0])
     const options = { ...rest, maxTokens, seed: seed ?? drawn, isEndless: this.#endless.checked }
     return { options, pace, isSeedGiven: seed !== undefined }

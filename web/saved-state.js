@@ -17,6 +17,15 @@
  * @property {number} rms           of the sample
  */
 
+/** A header begins with what kind of file it is, within so many bytes. */
+const KIND_BYTES = 200
+
+/** @param {Blob} file @returns {Promise<boolean>} whether it is a saved session, of whatever version: no model */
+export async function isSavedSession(file) {
+  const start = await file.slice(8, 8 + KIND_BYTES).text()
+  return /^\{"__metadata__":\{"format":"bimamba-session /.test(start)
+}
+
 /** Rows of a layer that are shown. */
 const MOST_ROWS = 64
 

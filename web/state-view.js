@@ -65,6 +65,11 @@ export class StateView {
     void this.show()
   }
 
+  /** A text that was saved. @param {File} file */
+  openFile(file) {
+    return this.#kept.openFile(file)
+  }
+
   /** The view has come into sight, or what it shows is another. */
   async show() {
     if (this.#section.hidden || !this.#story) return

@@ -3,9 +3,11 @@
  *
  * Owns the branches, each a session of the package, and the moments of each: snapshots, to which it can go back. Before anything changes a text, a
  * moment is kept, so that everything can be undone. Knows no page: it tells by the event `change`.
- * The idea: a state is a copy of constant size, so undo, branches and comparison need no text to be read again.
+ * The idea: a state is a copy of constant size, so undo, branches and comparison need no text to be read again. A moment has its text, too, and is read
+ * from that where the state is of no use: with another model, and after a reload.
  */
 
+import { continueBranch, continueBranches } from './branch-run.js'
 import { syncText } from './text-sync.js'
 
 /** @typedef {import('../js/index.js').BiMamba} BiMamba */
@@ -13,7 +15,18 @@ import { syncText } from './text-sync.js'
 /** @typedef {import('../js/index.js').Snapshot} Snapshot */
 /** isEndless: a text that the model ends is followed by another. @typedef {import('../js/index.js').SessionGenerateOptions & { maxTokens: number, seed: number, isEndless?: boolean }} Options */
 
-/** What can be gone back to. label: for people; isKept: the user wanted it, so it stays; begins: the text, where a generation began there. @typedef {{ id: number, snapshot: Snapshot, label: string, isKept: boolean, begins: string | null }} Moment */
+/**
+ * What can be gone back to.
+ *
+ * @typedef {object} Moment
+ * @property {number} id
+ * @property {Snapshot | null} snapshot  null: the text is read when somebody goes back to it
+ * @property {string} text
+ * @property {number} position  in tokens of the model that read it last
+ * @property {string} label     for people
+ * @property {boolean} isKept   the user wanted it, so it stays
+ * @property {boolean} isStart  a generation began there
+ */
 
 /**
  * @typedef {object} Branch
@@ -27,10 +40,12 @@ import { syncText } from './text-sync.js'
  * @property {Moment[]} undone    to be done again, the last one first
  */
 
+/** A moment that the user kept, without its state. @typedef {Pick<Moment, 'label' | 'text' | 'position'>} KeptMoment */
+
 /**
  * A story without its states: `parent` is an index.
  *
- * @typedef {{ branches: { name: string, text: string, parent: number | null, forkedAt: number }[], current: number }} Outline
+ * @typedef {{ branches: { name: string, text: string, parent: number | null, forkedAt: number, moments?: KeptMoment[] }[], current: number }} Outline
  */
 
 /**
@@ -42,10 +57,6 @@ import { syncText } from './text-sync.js'
  * @property {'eos' | 'stop' | 'length' | 'abort' | 'error' | null} end       why it ends, with the last step
  */
 
-/** Tokens between two looks around: what they took is told, and the state can be read. */
-const CHUNK_TOKENS = 32
-/** Between a text that the model has ended and the next one. */
-const BETWEEN_TEXTS = '\n\n'
 /** Moments that undo needs may take so much memory, or that of so many states. */
 const UNDO_BYTES = 64e6
 const LEAST_UNDO = 3
@@ -60,6 +71,8 @@ export class Story extends EventTarget {
   branches = []
   /** @type {Branch} that is written on */
   current
+  /** The branch that was deleted last, and what it takes to bring it back. @type {{ branch: Branch, index: number, children: Branch[] } | null} */
+  dropped = null
   /** A text goes on, which takes long. */
   isWriting = false
   #lastId = 0
@@ -68,13 +81,13 @@ export class Story extends EventTarget {
   /** The end of what was asked for last. @type {Promise<unknown>} */
   #queue = Promise.resolve()
 
-  /** Use `Story.begin`. @param {BiMamba} model @param {Branch[]} branches at least one */
-  constructor(model, branches) {
+  /** Use `Story.begin`. @param {BiMamba} model @param {Branch[]} branches at least one @param {number} lastId that they and their moments have */
+  constructor(model, branches, lastId) {
     super()
     this.#model = model
     this.branches = branches
     this.current = /** @type {Branch} */ (branches[0])
-    this.#lastId = branches.length
+    this.#lastId = lastId
   }
 
   /**
@@ -86,40 +99,48 @@ export class Story extends EventTarget {
   static async begin(model, { branches, current }, kept) {
     const options = sessionOptions(model)
     const made = []
-    for (const [i, { name, text, forkedAt }] of branches.entries()) {
+    let id = 0
+    for (const [i, { name, text, forkedAt, moments = [] }] of branches.entries()) {
       const session =
         (i === current && (await kept?.(options))) || (await model.createSession(options))
-      made.push({ ...newBranch(i + 1, name, session, text), forkedAt })
+      const branch = { ...newBranch(++id, name, session, text), forkedAt }
+      for (const { label, text, position } of moments)
+        branch.moments.push({ ...newMoment(++id, label, text, position), isKept: true })
+      made.push(branch)
     }
     for (const [i, { parent }] of branches.entries()) {
       if (parent !== null && made[parent]) made[i].parent = made[parent]
     }
-    const story = new Story(model, made)
+    const story = new Story(model, made, id)
     story.current = made[current] ?? story.current
     return story
   }
 
   /** @returns {Outline} what can be kept as plain text */
   outline() {
-    const branches = this.branches.map(({ name, text, parent, forkedAt }) => ({
+    const branches = this.branches.map(({ name, text, parent, forkedAt, moments }) => ({
       name,
       text,
       parent: parent && this.branches.indexOf(parent),
       forkedAt,
+      moments: moments
+        .filter(({ isKept }) => isKept)
+        .map(({ label, text, position }) => ({ label, text, position })),
     }))
     return { branches, current: this.branches.indexOf(this.current) }
   }
 
   /**
-   * The same branches for another model, which reads their texts when they are written on. The moments are the old model's, and go with it.
+   * The same branches and moments for another model, which reads their texts when they are written on, or gone back to. The states are the old model's, and go with it.
    * @param {BiMamba} model
    */
   async moveTo(model) {
     await this.#once(async () => {
       const options = sessionOptions(model)
-      for (const branch of this.branches) {
-        const session = await model.createSession(options)
-        Object.assign(branch, { session, moments: [], undone: [], forkedAt: 0 })
+      for (const branch of [...this.branches, ...(this.dropped ? [this.dropped.branch] : [])]) {
+        branch.session = await model.createSession(options)
+        branch.forkedAt = 0
+        for (const moment of [...branch.moments, ...branch.undone]) moment.snapshot = null
       }
       this.#model = model
     })
@@ -137,7 +158,7 @@ export class Story extends EventTarget {
   /** @returns {Moment | undefined} where the last generation began, unless its beginning was changed or gone back behind */
   get repeatable() {
     const { moments, text } = this.current
-    return moments.findLast(({ begins }) => begins !== null && text.startsWith(begins))
+    return moments.findLast((moment) => moment.isStart && text.startsWith(moment.text))
   }
 
   /** @returns {Moment[]} of the current branch that undo can go back to, the last one last */
@@ -158,8 +179,9 @@ export class Story extends EventTarget {
       // What was done just before may have changed the text.
       yield { text: '', cost: null, end: null }
       await story.#read(branch, signal)
-      await story.#keep(branch, `before ${options.maxTokens} tokens`, { begins: branch.text })
-      yield* story.#continue(branch, options, signal)
+      const start = await story.#startMoment(branch, options)
+      const work = continueBranch(story.#model, branch, options, signal)
+      yield* story.#undoable(branch, start, start.text, work)
     })
   }
 
@@ -172,13 +194,16 @@ export class Story extends EventTarget {
   async *regenerate(options, signal) {
     yield* this.#writing(async function* (story) {
       const branch = story.current
+      if (!story.repeatable) return
       const start = story.repeatable
-      if (!start) return
       await story.#read(branch, signal)
-      await story.#keep(branch, 'before another try')
-      await story.#restore(branch, start)
-      yield { text: '', cost: null, end: null }
-      yield* story.#continue(branch, options, signal)
+      const before = await story.#newMoment(branch, 'before another try')
+      async function* again() {
+        await story.#restore(branch, start)
+        yield { text: '', cost: null, end: null }
+        yield* continueBranch(story.#model, branch, options, signal)
+      }
+      yield* story.#undoable(branch, before, start.text, again())
     })
   }
 
@@ -188,21 +213,22 @@ export class Story extends EventTarget {
    * @param {Branch[]} branches all different
    * @param {Options} options  branch i takes the seed + i
    * @param {AbortSignal} signal
-   * @returns {AsyncGenerator<{ branch: Branch, text: string }, void, void>}
+   * @returns {AsyncGenerator<{ branch: Branch, text: string }, number[], void>} pieces; then the tokens of each
    */
   async *continueTogether(branches, options, signal) {
-    yield* this.#writing(async function* (story) {
+    return yield* this.#writing(async function* (story) {
+      const starts = new Map()
       for (const branch of branches) {
         await story.#read(branch, signal)
-        await story.#keep(branch, `before ${options.maxTokens} tokens`, { begins: branch.text })
+        starts.set(branch, await story.#startMoment(branch, options))
       }
-      const sessions = branches.map(({ session }) => session)
-      const { isEndless, ...rest } = options
-      const each = branches.map((_, i) => ({ ...rest, seed: options.seed + i, signal }))
-      for await (const { index, text } of story.#model.generateTogether(sessions, each)) {
-        const branch = /** @type {Branch} */ (branches[index])
-        branch.text += text
-        yield { branch, text }
+      try {
+        return yield* continueBranches(story.#model, branches, options, signal)
+      } finally {
+        for (const [branch, start] of starts) {
+          if (branch.text !== start.text) await story.#keep(branch, start)
+          else await start.snapshot.close()
+        }
       }
     })
   }
@@ -216,7 +242,7 @@ export class Story extends EventTarget {
       const now = await this.#newMoment(branch, moment.label)
       await this.#restore(branch, moment)
       branch.moments.splice(branch.moments.indexOf(moment), 1)
-      await moment.snapshot.close()
+      await moment.snapshot?.close()
       branch.undone.push(now)
     })
   }
@@ -229,12 +255,12 @@ export class Story extends EventTarget {
       if (!moment) return
       const now = await this.#newMoment(branch, moment.label)
       await this.#restore(branch, moment)
-      await moment.snapshot.close()
+      await moment.snapshot?.close()
       branch.moments.push(now)
     })
   }
 
-  /** Keeps this moment until the user lets go of it, or the page or the model is another. */
+  /** Keeps this moment until the user lets go of it. */
   mark() {
     return this.#once(async (branch) => {
       await this.#read(branch)
@@ -250,8 +276,12 @@ export class Story extends EventTarget {
       if (!branch.moments.includes(moment)) return
       this.current = branch
       await this.#read(branch)
-      await this.#keep(branch, `before going back to ${moment.label}`)
+      await this.#keep(
+        branch,
+        await this.#newMoment(branch, `before going back to ${moment.label}`),
+      )
       await this.#restore(branch, moment)
+      moment.snapshot ??= await branch.session.snapshot() // the next time nothing is read
     })
   }
 
@@ -260,7 +290,7 @@ export class Story extends EventTarget {
     return this.#once(async () => {
       if (!branch.moments.includes(moment)) return
       branch.moments.splice(branch.moments.indexOf(moment), 1)
-      await moment.snapshot.close()
+      await moment.snapshot?.close()
     })
   }
 
@@ -274,7 +304,8 @@ export class Story extends EventTarget {
       if (moment && !from.moments.includes(moment)) return
       await this.#read(from)
       const session = await from.session.fork()
-      if (moment) await session.restore(moment.snapshot)
+      if (moment?.snapshot) await session.restore(moment.snapshot)
+      else if (moment) await syncText(session, moment.text)
       const branch = this.#add(this.#freeName('Branch'), session, await session.text())
       Object.assign(branch, { parent: from, forkedAt: session.position })
     })
@@ -286,16 +317,32 @@ export class Story extends EventTarget {
     this.#tell()
   }
 
-  /** Gives up a branch; those that left it hang on its parent then. @param {Branch} branch not the only one */
+  /** Gives up a branch; those that left it hang on its parent then. It can be brought back until the next one is given up. @param {Branch} branch not the only one */
   drop(branch) {
     return this.#once(async () => {
-      if (this.branches.length < 2 || !this.branches.includes(branch)) return
-      this.branches.splice(this.branches.indexOf(branch), 1)
-      for (const other of this.branches) if (other.parent === branch) other.parent = branch.parent
+      const index = this.branches.indexOf(branch)
+      if (this.branches.length < 2 || index < 0) return
+      const gone = this.dropped
+      const children = this.branches.filter(({ parent }) => parent === branch)
+      this.branches.splice(index, 1)
+      for (const child of children) child.parent = branch.parent
       if (this.current === branch)
         this.current = branch.parent ?? /** @type {Branch} */ (this.branches[0])
-      for (const { snapshot } of [...branch.moments, ...branch.undone]) await snapshot.close()
-      await branch.session.close()
+      this.dropped = { branch, index, children }
+      if (gone) await free(gone.branch)
+    })
+  }
+
+  /** The branch that was given up last is there again, and the current one. */
+  bringBack() {
+    return this.#once(async () => {
+      if (!this.dropped) return
+      const { branch, index, children } = this.dropped
+      this.dropped = null
+      if (branch.parent && !this.branches.includes(branch.parent)) branch.parent = null
+      this.branches.splice(index, 0, branch)
+      for (const child of children) if (this.branches.includes(child)) child.parent = branch
+      this.current = branch
     })
   }
 
@@ -345,94 +392,80 @@ export class Story extends EventTarget {
     })
   }
 
-  /** Frees what undo needs; also while a text goes on. */
-  async forgetUndo() {
-    for (const branch of this.branches) {
-      const gone = [...branch.moments.filter(({ isKept }) => !isKept), ...branch.undone]
-      branch.moments = branch.moments.filter(({ isKept }) => isKept)
-      branch.undone = []
-      for (const { snapshot } of gone) await snapshot.close()
-    }
-    this.#tell()
+  /** The session reads what a person has written. @param {Branch} branch @param {AbortSignal} [signal] */
+  async #read(branch, signal) {
+    const { session } = branch
+    const read = await session.text()
+    if (read === branch.text) return
+    if (session.position > 0)
+      await this.#keep(branch, await this.#newMoment(branch, 'before a change', read))
+    else for (const { snapshot } of branch.undone.splice(0)) await snapshot?.close()
+    await syncText(session, branch.text, signal)
+  }
+
+  /** @param {Branch} branch @param {string} label @param {string} [text] that it has read @returns {Promise<Moment>} of now */
+  async #newMoment({ session, text: whole }, label, text = whole) {
+    const snapshot = await session.snapshot()
+    return { ...newMoment(++this.#lastId, label, text, session.position), snapshot }
+  }
+
+  /** @param {Branch} branch @param {Options} options @returns {Promise<Moment>} of now, where a generation begins */
+  async #startMoment(branch, { maxTokens }) {
+    return { ...(await this.#newMoment(branch, `before ${maxTokens} tokens`)), isStart: true }
   }
 
   /**
-   * @param {Branch} branch that has read its text
-   * @param {Options} options
-   * @param {AbortSignal} signal
+   * What changes a text, and can be undone from its first piece on. Where nothing comes, refused or stopped, all is as it was at that moment.
+   *
+   * @param {Branch} branch
+   * @param {Moment} moment of before
+   * @param {string} text that something is to come after
+   * @param {AsyncGenerator<Step, void, void>} work
    * @returns {AsyncGenerator<Step, void, void>}
    */
-  async *#continue(branch, { seed, maxTokens, isEndless, ...rest }, signal) {
-    const { session } = branch
-    let left = maxTokens
-    /** @type {boolean} */
-    let hasBegun = false // another text, and nothing of it came yet
-    do {
-      const first = left === maxTokens ? { seed } : {}
-      const options = { ...rest, ...first, maxTokens: Math.min(left, CHUNK_TOKENS), signal }
-      const ms = yield* writeChunk(branch, options)
-      const { tokens, finishReason } = session.lastStats ?? { tokens: 0, finishReason: 'error' }
-      left -= tokens
-      const cost = { position: session.position, tokens, ms }
-      // A text that had ended already gives nothing more: then another one is wanted. But not one after another that are empty.
-      const isWanted = isEndless === true || left === maxTokens
-      /** @type {boolean} */
-      const isEmpty = hasBegun && tokens === 0
-      /** @type {boolean} */
-      const another = finishReason === 'eos' && left > 0 && isWanted && !isEmpty
-      hasBegun = another
-      const goesOn = left > 0 && (finishReason === 'length' || another)
-      yield { text: '', cost, end: goesOn ? null : finishReason }
-      if (!goesOn) return
-      if (another) yield await this.#beginNext(branch)
-    } while (left > 0)
+  async *#undoable(branch, moment, text, work) {
+    let isKept = false
+    try {
+      for await (const step of work) {
+        if (!isKept && branch.text !== text) {
+          isKept = true
+          await this.#keep(branch, moment)
+        }
+        yield step
+      }
+    } finally {
+      if (!isKept) {
+        if (branch.text !== moment.text) await this.#restore(branch, moment)
+        await moment.snapshot?.close()
+      }
+    }
   }
 
-  /** The model has ended the text: it reads that it did, and a new one begins on a line of its own. @param {Branch} branch @returns {Promise<Step>} */
-  async #beginNext(branch) {
-    const [end] = this.#model.info.eosIds
-    await branch.session.append(BETWEEN_TEXTS)
-    if (end !== undefined) await branch.session.append([end])
-    branch.text += BETWEEN_TEXTS
-    return { text: BETWEEN_TEXTS, cost: null, end: null }
-  }
-
-  /** The session reads what a person has written. @param {Branch} branch @param {AbortSignal} [signal] */
-  async #read(branch, signal) {
-    if ((await branch.session.text()) === branch.text) return
-    if (branch.session.position > 0) await this.#keep(branch, 'before a change')
-    else for (const { snapshot } of branch.undone.splice(0)) await snapshot.close()
-    await syncText(branch.session, branch.text, signal)
-  }
-
-  /** @param {Branch} branch @param {string} label @returns {Promise<Moment>} of now */
-  async #newMoment(branch, label) {
-    const snapshot = await branch.session.snapshot()
-    return { id: ++this.#lastId, snapshot, label, isKept: false, begins: null }
-  }
-
-  /** Keeps a moment for undo; the oldest ones go. @param {Branch} branch @param {string} label @param {Partial<Moment>} [more] */
-  async #keep(branch, label, more = {}) {
-    branch.moments.push({ ...(await this.#newMoment(branch, label)), ...more })
+  /** Keeps a moment for undo; the oldest ones go, and what could be done again. @param {Branch} branch @param {Moment} moment */
+  async #keep(branch, moment) {
+    branch.moments.push(moment)
     const most = Math.max(LEAST_UNDO, Math.floor(UNDO_BYTES / this.#model.info.stateBytes))
     const forUndo = branch.moments.filter(({ isKept }) => !isKept)
     const gone = [
       ...forUndo.slice(0, Math.max(0, forUndo.length - most)),
       ...branch.undone.splice(0),
     ]
-    branch.moments = branch.moments.filter((moment) => !gone.includes(moment))
-    for (const { snapshot } of gone) await snapshot.close()
+    branch.moments = branch.moments.filter((one) => !gone.includes(one))
+    for (const { snapshot } of gone) await snapshot?.close()
   }
 
   /** @param {Branch} branch @param {Moment} moment */
-  async #restore(branch, moment) {
-    await branch.session.restore(moment.snapshot)
+  async #restore(branch, { snapshot, text }) {
+    if (snapshot) await branch.session.restore(snapshot)
+    else await syncText(branch.session, text)
     branch.text = await branch.session.text()
   }
 
   /** @param {string} word @returns {string} with the first number that no branch has */
   #freeName(word) {
-    const names = new Set(this.branches.map(({ name }) => name))
+    const names = new Set(
+      [...this.branches, this.dropped?.branch].map((branch) => branch?.name ?? ''),
+    )
     let number = 1
     while (names.has(`${word} ${number}`)) number++
     return `${word} ${number}`
@@ -459,15 +492,15 @@ export class Story extends EventTarget {
 
   /**
    * The same for what takes long, and is pulled.
-   * @template T
-   * @param {(story: Story) => AsyncGenerator<T, void, void>} work
-   * @returns {AsyncGenerator<T, void, void>}
+   * @template T, R
+   * @param {(story: Story) => AsyncGenerator<T, R, void>} work
+   * @returns {AsyncGenerator<T, R, void>}
    */
   async *#writing(work) {
     this.isWriting = true
     const leave = await this.#enter()
     try {
-      yield* work(this)
+      return yield* work(this)
     } finally {
       this.isWriting = false
       leave()
@@ -501,31 +534,18 @@ function newBranch(id, name, session, text) {
   return { id, name, session, text, parent: null, forkedAt: 0, moments: [], undone: [] }
 }
 
+/** @param {number} id @param {string} label @param {string} text @param {number} position @returns {Moment} without a state */
+function newMoment(id, label, text, position) {
+  return { id, snapshot: null, text, position, label, isKept: false, isStart: false }
+}
+
+/** @param {Branch} branch that nobody wants any more */
+async function free({ moments, undone, session }) {
+  for (const { snapshot } of [...moments, ...undone]) await snapshot?.close()
+  await session.close()
+}
+
 /** @param {BiMamba} model */
 function sessionOptions({ info }) {
   return { checkpointBytes: Math.max(CHECKPOINT_BYTES, LEAST_CHECKPOINTS * info.stateBytes) }
-}
-
-/**
- * One chunk of tokens.
- *
- * @param {Branch} branch
- * @param {import('../js/index.js').SessionGenerateOptions} options
- * @returns {AsyncGenerator<Step, number, void>} pieces of text; then how long the model was awaited, ms
- */
-async function* writeChunk(branch, options) {
-  const pieces = branch.session.generate(options)
-  let ms = 0
-  try {
-    for (;;) {
-      const asked = performance.now()
-      const { done, value } = await pieces.next()
-      ms += performance.now() - asked
-      if (done) return ms
-      branch.text += value
-      yield { text: value, cost: null, end: null }
-    }
-  } finally {
-    await pieces.return(/** @type {never} */ (undefined))
-  }
 }

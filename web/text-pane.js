@@ -37,7 +37,9 @@ export class TextPane {
       this.#isRough = true
       onEdit()
     })
-    element.addEventListener('paste', (event) => pastePlain(event))
+    element.addEventListener('paste', (event) => {
+      if (element.contentEditable === 'true') pastePlain(event)
+    })
     // Nothing that is dropped may become an element.
     element.addEventListener('drop', (event) => event.preventDefault())
   }
@@ -101,6 +103,14 @@ export class TextPane {
     }
     // A text box that cannot be edited now can still be read by the keyboard.
     this.#element.tabIndex = 0
+    // What was written came after the place at which a person wrote.
+    if (!locked && document.activeElement === this.#element) this.#caretToEnd()
+  }
+
+  #caretToEnd() {
+    const selection = getSelection()
+    selection?.selectAllChildren(this.#element)
+    selection?.collapseToEnd()
   }
 }
 
@@ -126,7 +136,7 @@ function readLines(root) {
   let isFresh = true // nothing is on the last line yet, and a block may begin there
   /** @param {string} text */
   const add = (text) => {
-    const [first = '', ...rest] = text.split('\n')
+    const [first = '', ...rest] = text.split(/\r\n?|\n/)
     lines[lines.length - 1] += first
     lines.push(...rest)
     isFresh = false
@@ -151,16 +161,8 @@ function readLines(root) {
   return lines
 }
 
-/** @param {ClipboardEvent} event */
+/** In browsers that would paste markup: by the editor itself, so that its own undo knows of it. @param {ClipboardEvent} event */
 function pastePlain(event) {
-  const text = event.clipboardData?.getData('text/plain') ?? ''
   event.preventDefault()
-  const selection = getSelection()
-  if (!selection || selection.rangeCount === 0) return
-  const range = selection.getRangeAt(0)
-  range.deleteContents()
-  const node = document.createTextNode(text.replaceAll('\r\n', '\n'))
-  range.insertNode(node)
-  selection.collapse(node, node.data.length)
-  event.target?.dispatchEvent(new InputEvent('input', { bubbles: true, inputType: 'insertText' }))
+  document.execCommand('insertText', false, event.clipboardData?.getData('text/plain') ?? '')
 }

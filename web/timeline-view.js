@@ -30,12 +30,20 @@ export class TimelineView {
   /** @param {Story} story */
   show(story) {
     this.#story = story
-    const ends = story.branches.map(({ session, forkedAt }) => Math.max(session.position, forkedAt))
-    const most = Math.max(1, ...ends)
+    const most = Math.max(1, ...story.branches.map(endOf))
     const focus = document.activeElement?.id ?? ''
     this.#list.replaceChildren(...story.branches.map((branch) => this.#row(branch, most)))
+    if (story.dropped) this.#list.append(this.#droppedRow(story.dropped.branch))
     this.#showMoment()
-    if (focus.startsWith('timeline-')) document.getElementById(focus)?.focus()
+    if (focus.startsWith('timeline-')) this.#focus(focus)
+  }
+
+  /** The keyboard goes on where it was; where that is gone, with the branch that is written on. @param {string} id */
+  #focus(id) {
+    const element = document.getElementById(id)
+    const current = `timeline-branch-${this.#story?.current.id}`
+    if (element) element.focus()
+    else document.getElementById(current)?.focus()
   }
 
   /** @param {Branch} branch @param {number} most positions that the whole width stands for */
@@ -45,20 +53,22 @@ export class TimelineView {
     const { position } = branch.session
     const line = el('span', { class: 'line' })
     line.style.setProperty('--from', String(branch.forkedAt / most))
-    line.style.setProperty('--to', String(Math.max(position, branch.forkedAt) / most))
+    line.style.setProperty('--to', String(endOf(branch) / most))
     const moments = distinct(branch.moments).map((moment) => {
       const chosen = this.#chosen?.moment === moment
       const dot = el('button', {
         type: 'button',
         id: `timeline-${moment.id}`,
         class: moment.isKept ? 'dot kept' : 'dot',
-        'aria-label': `${moment.label}, token ${moment.snapshot.position}`,
+        'aria-label': `${moment.label}, token ${moment.position}`,
         'aria-pressed': String(chosen),
         click: () => this.#choose(branch, moment),
       })
-      dot.style.setProperty('--at', String(moment.snapshot.position / most))
+      dot.style.setProperty('--at', String(moment.position / most))
       return dot
     })
+    const isUnread = position === 0 && branch.text !== ''
+    const length = isUnread ? 'read when it is written on' : plural(position, 'token')
     const parent = branch.parent ? `, left ${branch.parent.name} at token ${branch.forkedAt}` : ''
     return el(
       'li',
@@ -77,14 +87,28 @@ export class TimelineView {
           },
           branch.name,
         ),
-        el('span', { class: 'hint' }, `${plural(position, 'token')}${parent}`),
+        el('span', { class: 'hint' }, `${length}${parent}`),
         story.branches.length > 1 &&
           button('Delete', () => this.#do(story.drop(branch)), {
+            id: `timeline-delete-${branch.id}`,
             class: 'small',
             'aria-label': `Delete ${branch.name}`,
           }),
       ),
       el('div', { class: 'track' }, line, ...moments),
+    )
+  }
+
+  /** @param {Branch} branch */
+  #droppedRow({ name }) {
+    return el(
+      'li',
+      { class: 'dropped row' },
+      el('span', { class: 'hint' }, `${name} was deleted.`),
+      button('Bring it back', () => this.#story && this.#do(this.#story.bringBack()), {
+        id: 'timeline-back',
+        class: 'small',
+      }),
     )
   }
 
@@ -111,15 +135,15 @@ export class TimelineView {
     }
     const { branch, moment } = chosen
     this.#card.replaceChildren(
-      el('p', {}, `${branch.name}, token ${moment.snapshot.position}: ${moment.label}`),
+      el('p', {}, `${branch.name}, token ${moment.position}: ${moment.label}`),
       el(
         'div',
         { class: 'row' },
-        button('Go back to it', () => this.#do(story.goBack(branch, moment))),
-        button('Branch off there', () => this.#do(story.fork(branch, moment))),
-        button('Earlier', () => this.#step(-1), { disabled: branch.moments[0] === moment }),
-        button('Later', () => this.#step(1), { disabled: branch.moments.at(-1) === moment }),
-        button('Forget it', () => this.#do(story.forget(branch, moment))),
+        button('Go back to it', () => this.#do(story.goBack(branch, moment)), named('go')),
+        button('Branch off there', () => this.#do(story.fork(branch, moment)), named('fork')),
+        button('Earlier', () => this.#step(-1), named('earlier', branch.moments[0] !== moment)),
+        button('Later', () => this.#step(1), named('later', branch.moments.at(-1) !== moment)),
+        button('Forget it', () => this.#do(story.forget(branch, moment)), named('forget')),
       ),
     )
   }
@@ -139,8 +163,16 @@ export class TimelineView {
 
 /** Of moments of one kind at one place the last one: the others would lie below it. @param {Moment[]} moments */
 function distinct(moments) {
-  const places = new Map(
-    moments.map((moment) => [`${moment.snapshot.position} ${moment.isKept}`, moment]),
-  )
+  const places = new Map(moments.map((moment) => [`${moment.position} ${moment.isKept}`, moment]))
   return [...places.values()]
+}
+
+/** @param {Branch} branch @returns {number} the last position that it has anything at */
+function endOf({ session, forkedAt, moments }) {
+  return Math.max(session.position, forkedAt, ...moments.map(({ position }) => position))
+}
+
+/** @param {string} name of a button, by which the keyboard finds it again @param {boolean} [isAllowed] */
+function named(name, isAllowed = true) {
+  return { id: `timeline-moment-${name}`, 'aria-disabled': isAllowed ? null : 'true' }
 }

@@ -2,13 +2,13 @@
  * Writes: pulls a text out of the model, piece by piece, onto the page.
  *
  * Owns one run from its beginning to its end, however it ends: what is shown, what is measured, and the rests on the way. Knows no buttons; it tells by
- * the events `run` (begun, ended) and `status`.
+ * the events `run` (begun, ended), `status`, and `news`: a status that whoever only listens must hear, too.
  * The idea: the loop pulls, so whatever is awaited in it (a hidden page, the wanted pace, somebody who looks at the state) holds the engine, and nothing
  * queues up.
  */
 
 import { messageOf } from './model-desk.js'
-import { formatCount, formatDigits, formatTime } from './number-text.js'
+import { formatCount, formatDigits, formatTime, plural } from './number-text.js'
 
 /** @typedef {import('./story.js').Story} Story */
 /** @typedef {import('./story.js').Step} Step */
@@ -18,6 +18,8 @@ import { formatCount, formatDigits, formatTime } from './number-text.js'
 
 /** Between two changes of the status, ms. */
 const STATUS_MS = 250
+/** When nothing came for so long, it says why, ms. */
+const SILENT_MS = 500
 
 /** @type {Record<NonNullable<Step['end']>, string>} */
 const ENDS = {
@@ -55,11 +57,12 @@ export class Writer extends EventTarget {
     const { form } = this.#tools
     const { options, pace, isSeedGiven } = form.read()
     const seedText = isSeedGiven ? `Seed ${options.seed}, given.` : `Seed ${options.seed}.`
-    return this.#guard(pace, async (run, signal) => {
+    const length = story.current.text.length
+    return this.#guard({ pace, length }, async (run, signal) => {
       const work = story[how](options, signal)
       for await (const step of work) {
         await this.#take(story, step, run, signal)
-        if (step.end) this.#say(`${run.summary()} ${ENDS[step.end]} ${seedText}`)
+        if (step.end) this.#say(`${run.summary()} ${ENDS[step.end]} ${seedText}`, 'news')
       }
     })
   }
@@ -72,12 +75,26 @@ export class Writer extends EventTarget {
    */
   runTogether(story, branches, show) {
     const { options, pace } = this.#tools.form.read()
-    return this.#guard(pace, async (run, signal) => {
-      for await (const { branch, text } of story.continueTogether(branches, options, signal)) {
-        show(branch, text)
-        await this.#rest(run, signal)
+    const length = branches.reduce((sum, { text }) => sum + text.length, 0)
+    return this.#guard({ pace, length }, async (run, signal) => {
+      const pieces = story.continueTogether(branches, options, signal)
+      try {
+        for (;;) {
+          const { done, value } = await pieces.next()
+          if (done) {
+            const parts = value.map(
+              (tokens, i) => `${branches[i]?.name}: ${plural(tokens, 'token')}`,
+            )
+            this.#say(`Written together. ${parts.join(', ')}.`, 'news')
+            return
+          }
+          run.begin()
+          show(value.branch, value.text)
+          await this.#rest(run, signal)
+        }
+      } finally {
+        await pieces.return([])
       }
-      this.#say(`${branches.length} branches went on together.`)
     })
   }
 
@@ -104,18 +121,22 @@ export class Writer extends EventTarget {
     await pauses.passage(signal)
   }
 
-  /** @param {number} pace @param {(run: Run, signal: AbortSignal) => Promise<void>} work */
-  async #guard(pace, work) {
+  /** @param {{ pace: number, length: number }} what  length: of all text that may have to be read, characters @param {(run: Run, signal: AbortSignal) => Promise<void>} work */
+  async #guard({ pace, length }, work) {
     if (this.#running) return
     const run = new Run(pace)
     const running = new AbortController()
     this.#running = running
     this.dispatchEvent(new Event('run'))
+    const silent = setTimeout(() => {
+      if (!run.hasBegun) this.#say(`Reading: ${plural(length, 'character')}.`, 'news')
+    }, SILENT_MS)
     try {
       await work(run, running.signal)
     } catch (error) {
-      this.#say(running.signal.aborted ? `${run.count()}${ENDS.abort}` : messageOf(error))
+      this.#say(running.signal.aborted ? `${run.count()}${ENDS.abort}` : messageOf(error), 'news')
     } finally {
+      clearTimeout(silent)
       this.#running = null
       this.#tools.pane.flush()
       this.#tools.voice.end()
@@ -124,10 +145,10 @@ export class Writer extends EventTarget {
     }
   }
 
-  /** @param {string} status */
-  #say(status) {
+  /** @param {string} status @param {'status' | 'news'} [kind] */
+  #say(status, kind = 'status') {
     this.status = status
-    this.dispatchEvent(new Event('status'))
+    this.dispatchEvent(new Event(kind))
   }
 }
 
@@ -151,9 +172,18 @@ class Run {
     this.#pace = pace
   }
 
+  get hasBegun() {
+    return this.#msToFirst !== null
+  }
+
+  /** Something came. */
+  begin() {
+    this.#msToFirst ??= performance.now() - this.#began
+  }
+
   /** @param {number} position behind a piece of text */
   piece(position) {
-    this.#msToFirst ??= performance.now() - this.#began
+    this.begin()
     this.#from ??= position - 1
     this.#position = position
   }

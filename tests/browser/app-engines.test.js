@@ -21,7 +21,7 @@ const LIMIT_MS = 30000
 
 const TEXT = `Array.from(document.querySelector('#text').children, (line) => line.textContent).join('\\n')`
 const STATUS = `document.querySelector('#status').textContent`
-const READY = `document.querySelector('#text').getAttribute('aria-busy') === 'false' && !document.querySelector('#continue').disabled && !document.querySelector('#continue').hidden`
+const READY = `document.querySelector('#text').getAttribute('aria-busy') === 'false' && document.querySelector('#continue').ariaDisabled !== 'true' && !document.querySelector('#continue').hidden`
 
 /** @param {OtherBrowser} browser @param {string} condition an expression */
 async function until(browser, condition) {

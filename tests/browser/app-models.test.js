@@ -159,10 +159,11 @@ test('a link to a model of another site asks before anything is fetched', async 
     String(await card.textContent()),
     /A link wants to open a model from 127\.0\.0\.1:\d+/,
   )
-  await page.waitForTimeout(300)
+  // Meanwhile the app's own model is there, and the app is installed.
+  await ready(page)
+  await page.evaluate(() => navigator.serviceWorker.ready)
   assert.equal(small.requests.length, 0)
   await card.getByRole('button', { name: /^Ask 127/ }).click()
-  await ready(page)
   await page.locator('#write').waitFor()
   await inUse(page, url)
   // Once it is here, nobody needs to be asked.

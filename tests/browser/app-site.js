@@ -126,7 +126,7 @@ export async function ready(page) {
   await page.waitForFunction(() => {
     const button = /** @type {HTMLButtonElement} */ (document.querySelector('#continue'))
     const isBusy = document.querySelector('#text')?.getAttribute('aria-busy')
-    return isBusy === 'false' && !button.disabled && !button.hidden
+    return isBusy === 'false' && button.ariaDisabled !== 'true' && !button.hidden
   })
 }
 

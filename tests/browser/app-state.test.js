@@ -75,6 +75,127 @@ test('a text is branched off, both are compared, go on together, and one goes ba
   assertQuiet(page)
 })
 
+test('a moment that was kept is there after a reload, and with another model', async (t) => {
+  const page = await openFresh(t)
+  await setSampling(page, { maxTokens: 30, seed: 11 })
+  await act(page)
+  const kept = await textOf(page)
+  await go(page, 'state')
+  await page.locator('#mark').click()
+  await page.locator('.dot.kept').waitFor()
+  await act(page)
+  await page.reload()
+  await ready(page)
+  const back = async () => {
+    await go(page, 'state')
+    const dot = page.getByRole('button', { name: /^Moment 1, token 3\d/ })
+    if ((await dot.getAttribute('aria-pressed')) === 'false') await dot.click()
+    await page.getByRole('button', { name: 'Go back to it' }).click()
+    await page.waitForFunction(
+      (text) =>
+        Array.from(document.querySelectorAll('#text > div'), (line) => line.textContent).join(
+          '\n',
+        ) === text,
+      kept,
+    )
+    await ready(page)
+  }
+  await back()
+  await act(page) // the same seed: what was there before
+  await go(page, 'models')
+  await page.locator('#model-precision').selectOption('high')
+  await page.getByRole('button', { name: 'Load again like this' }).click()
+  await page.waitForFunction(() =>
+    /precision high/.test(document.querySelector('#device')?.getAttribute('title') ?? ''),
+  )
+  await ready(page)
+  await back()
+  await act(page, 'undo')
+  assert.ok((await textOf(page)).length > kept.length)
+  assertQuiet(page)
+})
+
+test('branches that have ended begin another text when they go on together', async (t) => {
+  const page = await openFresh(t)
+  await setSampling(page, { maxTokens: 1000, seed: 3 })
+  await act(page)
+  assert.match(String(await page.textContent('#status')), /The model ended the text here/)
+  const ended = await textOf(page)
+  await go(page, 'state')
+  await page.locator('#fork').click()
+  await page.locator('.branch').nth(1).waitFor()
+  await setSampling(page, { maxTokens: 20 })
+  await page.getByRole('button', { name: 'Continue both' }).click()
+  await ready(page)
+  assert.equal(
+    await page.textContent('#status'),
+    'Written together. Text 1: 20 tokens, Branch 1: 20 tokens.',
+  )
+  await go(page, 'write')
+  const more = await textOf(page)
+  assert.ok(more.startsWith(`${ended}\n\n`) && more.length > ended.length + 20, more)
+  await act(page, 'undo')
+  assert.equal(await textOf(page), ended)
+  assertQuiet(page)
+})
+
+test('a saved text that is dropped on the page is opened as one, and no model', async (t) => {
+  const page = await openFresh(t)
+  const model = await BiMamba.load(APP_MODEL)
+  const session = await model.createSession()
+  await session.append('A saved text')
+  const bytes = Buffer.from(await session.save()).toString('base64')
+  await model.close()
+  await go(page, 'benchmark')
+  /** @param {string} base64 @param {string} name */
+  const drop = (base64, name) =>
+    page.evaluate(
+      ([base64, name]) => {
+        const data = new DataTransfer()
+        const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))
+        data.items.add(new File([bytes], name))
+        document
+          .querySelector('main')
+          ?.dispatchEvent(
+            new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true }),
+          )
+      },
+      /** @type {[string, string]} */ ([base64, name]),
+    )
+  await drop(btoa('no model at all'), 'x.safetensors')
+  await page
+    .locator('#status')
+    .filter({ hasText: /^x\.safetensors: / })
+    .waitFor()
+  assert.equal(await page.locator('#benchmark').isVisible(), true)
+  await drop(bytes, 'Mine.session.safetensors')
+  await page.getByText('Mine is open, as a branch of its own.').waitFor()
+  await go(page, 'write')
+  assert.equal(await textOf(page), 'A saved text')
+  assertQuiet(page)
+})
+
+test('a text goes on in every view, and can be stopped there', async (t) => {
+  const page = await openFresh(t)
+  await page.locator('#set-endless').check()
+  await setSampling(page, { maxTokens: 5000, pace: 60 })
+  await page.locator('#continue').click()
+  for (const view of ['models', 'benchmark']) {
+    await go(page, view)
+    await page
+      .locator('#status')
+      .filter({ hasText: /a second/ })
+      .waitFor()
+    assert.deepEqual(await page.locator('#actions button:visible').allTextContents(), ['Stop Esc'])
+  }
+  await page.locator('#stop').click()
+  await page
+    .locator('#told')
+    .filter({ hasText: /tokens\. Stopped\.$/ })
+    .waitFor()
+  assertQuiet(page)
+})
+
 test('the pictures are those of the state, and change while a text goes on', async (t) => {
   const page = await openFresh(t)
   await go(page, 'state')

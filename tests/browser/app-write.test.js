@@ -28,7 +28,7 @@ const app = useApp()
 async function visit(page) {
   await page.addInitScript(async () => {
     const wait = () => new Promise((resolve) => setTimeout(resolve, 1))
-    while (!document.querySelector('#continue:not([disabled])')) await wait()
+    while (!document.querySelector('#continue:not([aria-disabled])')) await wait()
     const ready = performance.now()
     const text = /** @type {HTMLElement} */ (document.querySelector('#text'))
     const before = text.textContent
@@ -167,7 +167,7 @@ test('regenerate, undo, redo, new text', async (t) => {
   }
   assert.equal(await page.isDisabled('#redo'), true)
   await type(page, `Twice ${third.slice(5)}`)
-  await page.locator('#again:disabled').waitFor() // its beginning is another
+  await page.locator('#again[aria-disabled]').waitFor() // its beginning is another
   await act(page, 'fresh')
   assert.equal(await textOf(page), 'Once upon a time')
   assertQuiet(page)
@@ -196,6 +196,17 @@ test('a value that cannot be is refused in words, and Reset brings the presets b
   await act(page)
   assert.match(String(await page.textContent('#status')), /temperature is 500, want a number from/)
   assert.equal(await textOf(page), 'Once upon a time')
+  assert.match(String(await page.textContent('#told')), /temperature is 500/)
+  assert.equal(await page.isDisabled('#undo'), true) // there is nothing to undo
+  await setSampling(page, { maxTokens: 10, temperature: 0.6 })
+  await act(page)
+  const written = await textOf(page)
+  await setSampling(page, { temperature: 500 })
+  await act(page, 'again') // what was there stays
+  assert.equal(await textOf(page), written)
+  await act(page, 'undo')
+  assert.equal(await textOf(page), 'Once upon a time')
+  assert.equal(await page.isDisabled('#undo'), true)
   await setSampling(page, { maxTokens: 0, temperature: 0.6 })
   await act(page)
   assert.match(String(await page.textContent('#status')), /maxTokens is 0, want an integer from 1/)
@@ -394,18 +405,132 @@ test('what a model or a person writes stays text', async (t) => {
   await page.locator('#fork').click()
   await page.locator('.compared').first().getByText(hostile).waitFor()
   assert.equal(await foreign(), 0)
-  // As a file of rich text would arrive.
-  await page.locator('a[href="#write"]').click()
-  await page.locator('#text').evaluate((element) => {
-    const data = new DataTransfer()
-    data.setData('text/html', '<b>bold</b><img src=x>')
-    data.setData('text/plain', 'plain <b>')
-    getSelection()?.selectAllChildren(element)
-    element.dispatchEvent(
-      new ClipboardEvent('paste', { clipboardData: data, bubbles: true, cancelable: true }),
-    )
+  assertQuiet(page)
+})
+
+test('what is pasted becomes text, can be undone with the keys, and does not come in while the model writes', async (t) => {
+  const permissions = ['clipboard-read', 'clipboard-write']
+  const page = await openApp(await app.newContext(t, { permissions }), app.url)
+  await page.evaluate(async () => {
+    const rich = new Blob(['<b>bold</b><img src=x>'], { type: 'text/html' })
+    const plain = new Blob(['plain <b>\r\nsecond'], { type: 'text/plain' })
+    await navigator.clipboard.write([new ClipboardItem({ 'text/html': rich, 'text/plain': plain })])
   })
-  assert.equal(await page.locator('#text').textContent(), 'plain <b>')
+  await page.locator('#text').click()
+  await page.keyboard.press('Control+End')
+  await page.keyboard.press('Control+v')
+  assert.equal(await page.locator('#text b, #text img').count(), 0)
+  await page.keyboard.press('Control+z')
+  assert.equal(await textOf(page), 'Once upon a time')
+  await page.keyboard.press('Control+Shift+z')
+  await setSampling(page, { maxTokens: 4000, pace: 50 })
+  await page.keyboard.press('Control+Enter')
+  await page.locator('#stop:not([hidden])').waitFor()
+  await page.keyboard.press('Control+v')
+  await page.keyboard.type('typed')
+  await page.keyboard.press('Escape')
+  await ready(page)
+  const text = await textOf(page)
+  assert.ok(text.startsWith('Once upon a timeplain <b>\nsecond'), text)
+  assert.equal(text.split('plain <b>').length, 2)
+  assert.ok(!text.includes('typed'))
+  // Whoever wrote before the run writes on behind it.
+  await page.keyboard.type(' And I')
+  assert.equal(await textOf(page), `${text} And I`)
+  assertQuiet(page)
+})
+
+test('the keyboard stays where it was, whatever a button does', async (t) => {
+  const page = await openApp(await app.newContext(t), app.url)
+  const focused = () => page.evaluate(() => document.activeElement?.id)
+  await setSampling(page, { maxTokens: 10 })
+  await act(page)
+  for (const id of ['again', 'undo', 'redo', 'fresh', 'undo']) {
+    await page.locator(`#${id}`).focus()
+    await page.keyboard.press('Enter')
+    await ready(page)
+    assert.equal(await focused(), id)
+  }
+  await page.locator('a[href="#state"]').click()
+  await page.locator('#mark').click()
+  await page.locator('#fork').click()
+  await page.locator('.branch').nth(2).waitFor()
+  await page.locator('.dot').first().focus()
+  await page.keyboard.press('Enter')
+  for (const name of ['later', 'later', 'earlier', 'go']) {
+    await page.locator(`#timeline-moment-${name}`).focus()
+    await page.keyboard.press('Enter')
+    await ready(page)
+    assert.equal(await focused(), `timeline-moment-${name}`)
+  }
+  const count = await page.locator('.branch').count()
+  await page.getByRole('button', { name: 'Delete Branch 1' }).focus()
+  await page.keyboard.press('Enter')
+  await page.waitForFunction((most) => document.querySelectorAll('.branch').length < most, count)
+  assert.match(String(await focused()), /^timeline-branch-/)
+  await page.locator('#timeline-back').focus()
+  await page.keyboard.press('Enter')
+  await page.waitForFunction((most) => document.querySelectorAll('.branch').length === most, count)
+  assert.match(String(await focused()), /^timeline-branch-/)
+  assert.match(String(await page.locator('.branch.current').textContent()), /^Branch 1/)
+  await page.locator('a[href="#benchmark"]').click()
+  await page.getByRole('button', { name: 'Measure' }).focus()
+  await page.keyboard.press('Enter')
+  await page.locator('#bench').getByRole('button', { name: 'Stop' }).focus()
+  await page.keyboard.press('Enter')
+  await page.locator('#bench').getByText('Stopped.').waitFor()
+  assert.equal(await page.evaluate(() => document.activeElement?.textContent), 'Measure')
+  assertQuiet(page)
+})
+
+test('a long text: it says that it reads, and what was looked at is found again', async (t) => {
+  const page = await openApp(await app.newContext(t), app.url)
+  const story = 'One day a girl went to the park and saw a big red ball. '.repeat(1800)
+  await page.evaluate(() => {
+    /** @type {number[]} */
+    const tasks = []
+    Object.assign(globalThis, { tasks })
+  })
+  await type(page, story)
+  await setSampling(page, { maxTokens: 5 })
+  await page.locator('#continue').click()
+  await page.getByText('Reading: 100,800 characters.').first().waitFor()
+  await ready(page)
+  const top = () => page.locator('#main').evaluate((main) => main.scrollTop)
+  await page.locator('#main').evaluate((main) => main.scrollTo(0, 500))
+  await page.locator('a[href="#state"]').click()
+  await page.locator('a[href="#write"]').click()
+  await page.waitForFunction(() => document.querySelector('#main')?.scrollTop === 500)
+  assert.equal(await top(), 500)
+  await page.locator('#text').focus()
+  await page.evaluate(() => {
+    const { tasks } = /** @type {{ tasks: number[] }} */ (/** @type {unknown} */ (globalThis))
+    new PerformanceObserver((list) =>
+      tasks.push(...list.getEntries().map(({ duration }) => duration)),
+    ).observe({ type: 'longtask' })
+  })
+  await page.keyboard.type('abcdefgh', { delay: 60 })
+  await page.waitForTimeout(1500)
+  t.diagnostic(`long tasks: ${await page.evaluate(() => String(Reflect.get(globalThis, 'tasks')))}`)
+  assertQuiet(page)
+})
+
+test('where nothing can be kept it says so, once', async (t) => {
+  const page = await newAppPage(await app.newContext(t))
+  await page.addInitScript(() => {
+    Storage.prototype.setItem = () => {
+      throw new DOMException('full', 'QuotaExceededError')
+    }
+  })
+  await page.goto(app.url)
+  await ready(page)
+  await setSampling(page, { maxTokens: 5 })
+  await act(page)
+  await page.getByText('This browser keeps nothing for this page').waitFor()
+  await page.getByRole('button', { name: 'I see' }).click()
+  await act(page)
+  assert.equal(await page.getByText('This browser keeps nothing for this page').count(), 1)
+  assert.equal(await page.locator('.storage').isVisible(), false)
   assertQuiet(page)
 })
 
