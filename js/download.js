@@ -28,6 +28,7 @@ import { RequestFailure } from './retry.js'
  * @property {number} streams          parallel ranges
  * @property {number} retries
  * @property {number} retryDelayMs
+ * @property {boolean} [headerOnly]     nothing but the header is wanted
  */
 
 /**
@@ -117,7 +118,8 @@ export class Download {
       )
     }
     try {
-      const header = await this.#file.readHeader(core, found ? HEADER_BYTES : FIRST_BYTES)
+      const isEnough = found || this.#options.headerOnly === true
+      const header = await this.#file.readHeader(core, isEnough ? HEADER_BYTES : FIRST_BYTES)
       this.#meter.begin(header.fileBytes, header.dataOffset)
       if (cache !== 'off') await this.#copy.find(header.identity)
       return header

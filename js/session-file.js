@@ -90,7 +90,7 @@ export async function readSessionFile(bytes, { core, header, state }) {
   if (fields.model !== header.identity) {
     throw new BmError(
       'mismatch',
-      `the session is of the model ${fields.model} (${fields.source}), this is ${header.identity} (${header.source})`,
+      `the session is of the model ${shortened(fields.model)} (${fields.source}), this is ${shortened(header.identity)} (${header.source})`,
     )
   }
   const { config } = header
@@ -277,4 +277,9 @@ function bad(what, cause) {
 /** @param {number} found @param {number} want */
 function short(found, want) {
   return new BmError('format', `the saved session is cut off: ${found} bytes of ${want}`)
+}
+
+/** @param {string | undefined} identity @returns {string} as much of it as tells models apart */
+function shortened(identity = '') {
+  return identity.slice(0, 12)
 }

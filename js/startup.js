@@ -109,7 +109,8 @@ export async function pullModel(source, { download, wasmUrl }, { onProgress, sig
  */
 export async function inspectModel(source, { download, wasmUrl }, { signal } = {}) {
   const meter = new LoadMeter(undefined)
-  return withFile(source, download, { meter, signal }, async (file) => {
+  const options = { ...download, headerOnly: true }
+  return withFile(source, options, { meter, signal }, async (file) => {
     const core = await Core.create({ wasm: wasmUrl, signal })
     const { config, identity, fileBytes, hasTokenizer, chatTemplate, ...rest } =
       await readModelHeader(core, file)

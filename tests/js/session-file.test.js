@@ -87,7 +87,7 @@ test('what it is not: another model, version, state, shape, or a file of somethi
   const other = await BiMamba.load(await tinyModel({ seed: 8 }), { inline: true })
   await assert.rejects(other.loadSession(saved), {
     code: 'mismatch',
-    message: RegExp(`${model.info.identity}.*${other.info.identity}`),
+    message: RegExp(`${model.info.identity.slice(0, 12)} .*${other.info.identity.slice(0, 12)} `),
   })
   await other.close()
   await refused(new Uint8Array(5000), 'format', /not a saved session/)
