@@ -208,6 +208,12 @@ export class Engine {
     return Uint32Array.from(bos ? [needBos(this.#header), ...ids] : ids)
   }
 
+  /** @param {ArrayLike<number>} ids @returns {Promise<Uint8Array<ArrayBuffer>[]>} */
+  async tokenBytes(ids) {
+    this.#needTokenizer()
+    return Array.from(ids, (id) => Uint8Array.from(this.#table?.of(id) ?? []))
+  }
+
   /**
    * @param {ArrayLike<number>} ids
    * @returns {Promise<string>}
@@ -366,14 +372,14 @@ export class Engine {
 
   /**
    * @param {number} id of a session
-   * @param {string} content
+   * @param {readonly import('./chat-template.js').ChatMessage[]} messages
    * @param {Settings} settings
    * @param {AbortSignal} [signal]
    * @returns {AsyncGenerator<import('./generate.js').GeneratedPiece, Stats[], void>}
    */
-  async *replyInSession(id, content, settings, signal) {
+  async *replyInSession(id, messages, settings, signal) {
     const stats = newStats(settings.seed ?? 0)
-    const pieces = this.#sessions.reply(id, content, settings, stats, signal)
+    const pieces = this.#sessions.reply(id, messages, settings, stats, signal)
     yield* this.#withStats(pieces, [stats])
     return [stats]
   }

@@ -242,9 +242,9 @@ async function step(model, writers, pace, signal) {
  * @typedef {{ appendEach: (sessions: AnySession[], ids: number[]) => void, logitsEach: (sessions: AnySession[]) => void }} Together
  */
 
-/** @param {AnySession} session @param {number} count @param {TokenBytes | null} table @returns {Alternative[]} what may come next, falling */
-export function likeliest(session, count, table) {
-  return session.topLogprobs(-1, count).map(({ id, logprob }) => {
+/** @param {AnySession} session @param {number} count @param {TokenBytes | null} table @param {number} [index] in the chunk that was read last @returns {Alternative[]} what may come next, falling */
+export function likeliest(session, count, table, index = -1) {
+  return session.topLogprobs(index, count).map(({ id, logprob }) => {
     const text = new TextDecoder().decode(table?.of(id) ?? new Uint8Array(0))
     return { id, text, logprob }
   })
@@ -256,6 +256,7 @@ export function likeliest(session, count, table) {
  * @property {number} id
  * @property {number | null} logprob  natural log of p(id | the ids before it); null at position 0
  * @property {Float32Array} [logits]  after this token, one per id of the vocabulary
+ * @property {Alternative[]} [top]  the likeliest ids in its place, falling; where they were asked for, and not at position 0
  */
 
 /**
@@ -265,10 +266,11 @@ export function likeliest(session, count, table) {
  * @param {Timeline} job.timeline
  * @param {number} job.vocabSize
  * @param {boolean} job.logits
+ * @param {{ count: number, table: TokenBytes | null }} [job.top]  how many alternatives to tell with each token
  * @param {AbortSignal} [job.signal]
  * @returns {AsyncGenerator<Scored[], void, void>} in batches, for a worker's message costs as much as many positions
  */
-export async function* evaluate({ timeline, vocabSize, logits, signal }) {
+export async function* evaluate({ timeline, vocabSize, logits, top, signal }) {
   const batchLength = logits
     ? Math.max(1, Math.floor(BATCH_FLOATS / vocabSize))
     : Number.POSITIVE_INFINITY
@@ -276,8 +278,13 @@ export async function* evaluate({ timeline, vocabSize, logits, signal }) {
   let start = session.position
   const isAfter = start > 0 && start < ids.length
   if (isAfter) await session.prepareLogits()
-  /** @type {number | null} */
-  let logprob = isAfter ? session.logprob(-1, ids.at(start)) : null
+  /** @param {number} index in the chunk, -1: its end @param {number} next position */
+  const chancesOf = (index, next) => ({
+    logprob: session.logprob(index, ids.at(next)),
+    ...(top ? { top: likeliest(session, top.count, top.table, index) } : {}),
+  })
+  /** @type {{ logprob: number | null, top?: Alternative[] }} */
+  let chances = isAfter ? chancesOf(-1, start) : { logprob: null }
   const pace = new Pace(session.maxChunk)
   for await (const chunk of timeline.read(signal, pace)) {
     /** @type {Scored[]} */
@@ -290,10 +297,10 @@ export async function* evaluate({ timeline, vocabSize, logits, signal }) {
       batch.push({
         position: start + i,
         id,
-        logprob,
+        ...chances,
         ...(logits ? { logits: session.logits(i) } : {}),
       })
-      logprob = next < ids.length ? session.logprob(i, ids.at(next)) : null
+      chances = next < ids.length ? chancesOf(i, next) : { logprob: null }
       if (batch.length < batchLength) continue
       yield batch
       signal?.throwIfAborted()

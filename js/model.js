@@ -306,6 +306,18 @@ export class BiMamba {
     return this.#engine.detokenize(checkIds(ids, this.config.padded_vocab_size, 'ids'))
   }
 
+  /**
+   * What each token is made of: one that is part of a character has bytes, but no text of its own.
+   *
+   * @param {ArrayLike<number>} ids
+   * @returns {Promise<Uint8Array<ArrayBuffer>[]>} of each id the bytes in UTF-8; none of a special token
+   * @throws {BmError} `tokenizer` when the model has none
+   */
+  async tokenBytes(ids) {
+    this.#checkOpen()
+    return this.#engine.tokenBytes(checkIds(ids, this.config.padded_vocab_size, 'ids'))
+  }
+
   /** @param {string} text @returns {Promise<number>} tokens of the text, without BOS */
   async countTokens(text) {
     return (await this.tokenize(text)).length

@@ -138,6 +138,11 @@ export class RemoteEngine {
     return /** @type {Uint32Array} */ (await this.#call('tokenize', [text, bos], signal))
   }
 
+  /** @param {ArrayLike<number>} ids */
+  async tokenBytes(ids) {
+    return /** @type {Uint8Array<ArrayBuffer>[]} */ (await this.#call('tokenBytes', [ids]))
+  }
+
   /** @param {Uint32Array} ids */
   async detokenize(ids) {
     return /** @type {string} */ (await this.#call('detokenize', [ids]))
@@ -187,9 +192,9 @@ export class RemoteEngine {
     )
   }
 
-  /** @param {number} id @param {string} content @param {Settings} settings @param {AbortSignal} [signal] */
-  replyInSession(id, content, settings, signal) {
-    const pieces = this.#stream('replyInSession', [id, content, settings], signal)
+  /** @param {number} id @param {readonly import('./chat-template.js').ChatMessage[]} messages @param {Settings} settings @param {AbortSignal} [signal] */
+  replyInSession(id, messages, settings, signal) {
+    const pieces = this.#stream('replyInSession', [id, messages, settings], signal)
     return /** @type {AsyncGenerator<import('./generate.js').GeneratedPiece, Stats[], void>} */ (
       pieces
     )

@@ -6,7 +6,7 @@
  */
 
 import { Chat } from './chat.js'
-import { detokenize } from './detokenizer.js'
+import { Detokenizer, detokenize } from './detokenizer.js'
 import { BmError } from './errors.js'
 import { evaluate, generate, likeliest } from './generate.js'
 import { promptIds } from './prompt-ids.js'
@@ -136,17 +136,16 @@ export class SessionHost {
    * Says something, and continues with what the model says to it.
    *
    * @param {number} id
-   * @param {string} content
+   * @param {readonly import('./chat-template.js').ChatMessage[]} messages
    * @param {Settings} settings
    * @param {Stats} stats written to
    * @param {AbortSignal} [signal]
    * @returns {AsyncGenerator<GeneratedPiece, void, void>}
    */
-  async *reply(id, content, settings, stats, signal) {
+  async *reply(id, messages, settings, stats, signal) {
     yield* this.#exclusive([id], async function* (host, [timeline]) {
       if (!timeline) return
-      const said = [{ role: /** @type {const} */ ('user'), content }]
-      await host.#recovering(() => host.chat.read(timeline, said, true, signal))
+      await host.#recovering(() => host.chat.read(timeline, messages, true, signal))
       const stop = [...settings.stop, ...(await host.chat.stops())]
       let text = ''
       try {
@@ -450,6 +449,22 @@ const ACTIONS = {
     return host.chat.undo(timeline, signal)
   },
 
+  /** @param {Context} context @param {string | Uint32Array} text @param {boolean | null} bos @param {number} count of alternatives */
+  async read({ host, timeline, signal }, text, bos, count) {
+    const ids = await host.encode(text, bos, host.before(timeline), signal)
+    await timeline.settle(signal)
+    const before = timeline.position > 0 ? await timeline.snapshot() : null
+    try {
+      timeline.truncate(timeline.position) // what was held back is followed by something else
+      for (const id of ids) timeline.push(id)
+      return await readAll({ host, timeline, signal }, count)
+    } catch (error) {
+      if (before) timeline.restore(before)
+      else timeline.truncate(0)
+      throw error
+    }
+  },
+
   /** @param {Context} context @param {string | Uint32Array} text */
   async score({ host, timeline, signal }, text) {
     const ids = await host.encode(text, null, host.before(timeline), signal)
@@ -458,17 +473,33 @@ const ACTIONS = {
     try {
       if (timeline.position > 0) copy.copyOf(timeline)
       for (const id of ids) copy.push(id)
-      const { vocab_size: vocabSize } = host.parts.header.config
-      const job = { timeline: copy, vocabSize, logits: false, ...(signal ? { signal } : {}) }
-      const scored = []
-      for await (const batch of evaluate(job)) {
-        for (const { id, logprob } of batch) scored.push({ id, logprob })
-      }
-      return scored
+      const tokens = await readAll({ host, timeline: copy, signal }, 0)
+      return tokens.map(({ id, logprob }) => ({ id, logprob }))
     } finally {
       copy.close()
     }
   },
+}
+
+/**
+ * Reads what a timeline has not read, and tells what the model thought of it.
+ *
+ * @param {Context} context
+ * @param {number} count of alternatives to each token
+ * @returns {Promise<import('./session.js').Token[]>}
+ */
+async function readAll({ host, timeline, signal }, count) {
+  const { table, header } = host.parts
+  const { vocab_size: vocabSize } = header.config
+  const top = count > 0 ? { top: { count, table } } : {}
+  const job = { timeline, vocabSize, logits: false, ...top, ...(signal ? { signal } : {}) }
+  const decoder = table && new Detokenizer(table, timeline.ids.slice(0, timeline.session.position))
+  const tokens = []
+  for await (const batch of evaluate(job)) {
+    for (const { id, logprob, top = [] } of batch)
+      tokens.push({ id, text: decoder?.push(id) ?? '', logprob, top })
+  }
+  return tokens
 }
 
 /** @param {Timeline} timeline */

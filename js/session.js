@@ -32,7 +32,7 @@ const SEEDS = 2 ** 53
 /** What a session needs of its model. @typedef {{ engine: AnyEngine, vocabSize: number }} Owner */
 
 /**
- * A token that was generated.
+ * A token that was generated, or read.
  *
  * @typedef {object} Token
  * @property {number | null} id      null: no token, but text that was held back until the text ended
@@ -128,6 +128,23 @@ export class Session {
   }
 
   /**
+   * Like `append`, and tells what the model thought of each token.
+   *
+   * @param {string | ArrayLike<number>} text
+   * @param {{ logprobs?: number, bos?: boolean, signal?: AbortSignal }} [options] logprobs: how many others in its place, 0 to 64; default 0
+   * @returns {Promise<Token[]>} the first token of a session has no log-probability: null
+   */
+  async read(text, options = {}) {
+    checkNames(options, ['logprobs', 'bos', 'signal'], 'read')
+    const { logprobs = 0, bos } = options
+    checkCount('logprobs', logprobs, 0, 64)
+    checkFlag('bos', bos)
+    const checked = checkText(text, this.#owner.vocabSize, 'text')
+    const { value } = await this.#act('read', [checked, bos ?? null, logprobs], options)
+    return /** @type {Token[]} */ (value)
+  }
+
+  /**
    * Continues the text. Nothing is computed before the first piece is asked for; leaving the loop stops the work. The next generation goes on
    * where this one stopped: with its random numbers (unless a `seed` is given), its unfinished characters and its stop strings.
    *
@@ -159,12 +176,7 @@ export class Session {
   async *generateTokens(options = {}) {
     const { logprobs = 0, ...rest } = options
     checkCount('logprobs', logprobs, 0, 64)
-    return yield* mapped(this.#continue(rest, logprobs), ({ id, text, logprob, top }) => ({
-      id,
-      text,
-      logprob: logprob ?? null,
-      top: top ?? [],
-    }))
+    return yield* mapped(this.#continue(rest, logprobs), tokenOf)
   }
 
   /**
@@ -195,21 +207,26 @@ export class Session {
    * lines that begin with User: and Assistant:. Special tokens in the content are text. When the loop is left or aborted, what was given out is the
    * model's reply.
    *
-   * @param {string} content
+   * @param {string | readonly ChatMessage[]} said  a text of the user; or the messages that follow what was said so far
    * @param {SessionGenerateOptions} [options]
    * @returns {AsyncGenerator<string, Stats, void>} pieces of the reply
    * @throws {BmError} as `generate`; also `argument` where the session has text that is no chat, or the template refuses the messages
    */
-  async *chat(content, options = {}) {
-    if (typeof content !== 'string') {
-      throw new BmError('argument', `content is of type ${typeof content}, want a string`)
-    }
-    const settings = checkSessionGenerate(options, this.#owner.vocabSize)
-    options.signal?.throwIfAborted()
-    const { engine } = this.#owner
-    const pieces = engine.replyInSession(sessionIn(this, engine), content, settings, options.signal)
-    const stats = yield* mapped(following(engine, [this], pieces), ({ text }) => text || null)
-    return /** @type {Stats} */ (stats[0])
+  async *chat(said, options = {}) {
+    return yield* mapped(this.#reply(said, options), ({ text }) => text || null)
+  }
+
+  /**
+   * Like `chat`, but gives the reply's tokens as `generateTokens` does. What was held back comes with a token that is not sampled, whose id is null.
+   *
+   * @param {string | readonly ChatMessage[]} said
+   * @param {SessionGenerateOptions & { logprobs?: number }} [options]
+   * @returns {AsyncGenerator<Token, Stats, void>}
+   */
+  async *chatTokens(said, options = {}) {
+    const { logprobs = 0, ...rest } = options
+    checkCount('logprobs', logprobs, 0, 64)
+    return yield* mapped(this.#reply(said, rest, logprobs), tokenOf)
   }
 
   /**
@@ -369,6 +386,19 @@ export class Session {
     return /** @type {Stats} */ (stats[0])
   }
 
+  /** @param {string | readonly ChatMessage[]} said @param {SessionGenerateOptions} options @param {number | null} [logprobs] */
+  async *#reply(said, options, logprobs = null) {
+    /** @type {unknown} */
+    const messages = typeof said === 'string' ? [{ role: 'user', content: said }] : said
+    const checked = checkMessages(messages, 'said')
+    const settings = { ...checkSessionGenerate(options, this.#owner.vocabSize), logprobs }
+    options.signal?.throwIfAborted()
+    const { engine } = this.#owner
+    const pieces = engine.replyInSession(sessionIn(this, engine), checked, settings, options.signal)
+    const stats = yield* following(engine, [this], pieces)
+    return /** @type {Stats} */ (stats[0])
+  }
+
   /**
    * @param {import('./session-host.js').SessionAction} action
    * @param {unknown[]} args
@@ -382,6 +412,11 @@ export class Session {
     this.#position = outcome.position
     return outcome
   }
+}
+
+/** @param {GeneratedPiece} piece @returns {Token} */
+function tokenOf({ id, text, logprob, top }) {
+  return { id, text, logprob: logprob ?? null, top: top ?? [] }
 }
 
 /**

@@ -21,7 +21,7 @@ import { BmError } from './errors.js'
  *   | { kind: 'abort', id: number }} Request
  */
 
-/** Of js/engine.js; a call's last argument there is the signal. @typedef {'tokenize' | 'detokenize' | 'memory' | 'createSession' | 'loadSession' | 'act' | 'closeSession' | 'closeSnapshot'} CallMethod */
+/** Of js/engine.js; a call's last argument there is the signal. @typedef {'tokenize' | 'detokenize' | 'tokenBytes' | 'memory' | 'createSession' | 'loadSession' | 'act' | 'closeSession' | 'closeSnapshot'} CallMethod */
 /** @typedef {'generate' | 'generateIds' | 'evaluate' | 'continueSessions' | 'replyInSession'} StreamMethod */
 /** @typedef {import('./engine.js').EngineOptions} EngineOptions */
 
