@@ -23,6 +23,7 @@ const COMMANDS = {
   score: { about: 'log-probabilities and logits of token ids', load: () => import('./score.js') },
   perplexity: { about: 'how well a model predicts a text', load: () => import('./perplexity.js') },
   bench: { about: 'measure speed and memory', load: () => import('./bench.js') },
+  serve: { about: "OpenAI's API on this machine", load: () => import('./serve.js') },
   pull: { about: 'download a model into the cache', load: () => import('./pull.js') },
   cache: { about: 'show what is in the cache, or delete it', load: () => import('./cache.js') },
   convert: { about: 'pack a checkpoint', load: () => import('./convert.js') },

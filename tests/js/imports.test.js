@@ -44,13 +44,25 @@ const JS_LAW = [
   {
     layer: 'cli',
     files: /^js\/cli\//,
-    mayImport: ['cli', 'bench', 'convert', 'index', 'package', 'core', 'platform', 'errors'],
+    mayImport: [
+      'cli',
+      'bench',
+      'convert',
+      'serve',
+      'index',
+      'package',
+      'core',
+      'platform',
+      'errors',
+    ],
   },
   {
     layer: 'convert',
     files: /^js\/convert\//,
     mayImport: ['convert', 'package', 'core', 'platform', 'errors'],
   },
+  { layer: 'openai', files: /^js\/openai\//, mayImport: ['openai', 'index'] },
+  { layer: 'serve', files: /^js\/serve\//, mayImport: ['serve', 'openai'] },
   {
     layer: 'package',
     files: /^js\/[^/]+\.js$/,
@@ -63,7 +75,7 @@ const JS_LAW = [
 ]
 
 /** Pages load the other layers as they are, so these alone may begin with a module of Node. */
-const NODE_LAYERS = ['cli', 'scripts']
+const NODE_LAYERS = ['cli', 'serve', 'scripts']
 
 /** @type {Row[]} */
 const C_LAW = [

@@ -4,7 +4,7 @@
  * Owns nothing; tests of models and sessions share it.
  */
 
-/** @template T @param {AsyncGenerator<T, unknown, void>} items @returns {Promise<T[]>} */
+/** @template T @param {AsyncIterable<T>} items @returns {Promise<T[]>} */
 export async function collect(items) {
   const list = []
   for await (const item of items) list.push(item)

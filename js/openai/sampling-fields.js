@@ -1,0 +1,81 @@
+/**
+ * The fields about sampling, which both kinds of completions have, as options of this package.
+ *
+ * Owns their defaults, which are those of OpenAI's API and not of the package: temperature 1, everything else off. Beyond that API it knows the names that
+ * other servers have for more: `top_k`, `min_p`, `typical_p`, `repetition_penalty`.
+ */
+
+/** @typedef {import('./fields.js').Fields} Fields */
+/** @typedef {import('../index.js').SessionGenerateOptions} SessionGenerateOptions */
+
+const MOST_TOKENS = 1e9
+const MOST_CHOICES = 64
+/** Below it is greedy: what would be drawn is the likeliest all the same. */
+const LEAST_TEMPERATURE = 0.001
+/** 0 means that only the likeliest token is left. */
+const LEAST_TOP_P = 1e-9
+
+/**
+ * @typedef {object} SamplingFields
+ * @property {number} n                 choices for each prompt
+ * @property {number | undefined} seed  of the first choice; the others have those that follow
+ * @property {boolean} isStream
+ * @property {boolean} tellsUsage       at the end of a stream
+ * @property {SessionGenerateOptions} options  without maxTokens and seed
+ */
+
+/** @param {Fields} fields @returns {SamplingFields} */
+export function readSampling(fields) {
+  const number = (
+    /** @type {string} */ name,
+    /** @type {number} */ min,
+    /** @type {number} */ max,
+  ) => fields.number(name, { min, max })
+  const stop = fields.get('stop')
+  const bias = fields.object('logit_bias') && fields.get('logit_bias')
+  const temperature = number('temperature', 0, 100) ?? 1
+  const topK = fields.number('top_k', { min: -1, max: MOST_TOKENS, integer: true }) ?? 0
+  const given = {
+    temperature: temperature < LEAST_TEMPERATURE ? 0 : temperature,
+    topP: Math.max(LEAST_TOP_P, number('top_p', 0, 1) ?? 1),
+    topK: Math.max(0, topK), // -1 means all elsewhere
+    minP: number('min_p', 0, 1) ?? 0,
+    typicalP: number('typical_p', 0, 1),
+    repetitionPenalty: number('repetition_penalty', 0, 100),
+    frequencyPenalty: number('frequency_penalty', -2, 2),
+    presencePenalty: number('presence_penalty', -2, 2),
+    stop: stop === undefined ? undefined : readStop(fields),
+    logitBias: bias,
+  }
+  const options = Object.fromEntries(
+    Object.entries(given).filter(([, value]) => value !== undefined),
+  )
+  return {
+    n: fields.number('n', { min: 1, max: MOST_CHOICES, integer: true }) ?? 1,
+    seed: fields.number('seed', {
+      min: Number.MIN_SAFE_INTEGER,
+      max: Number.MAX_SAFE_INTEGER,
+      integer: true,
+    }),
+    isStream: fields.flag('stream'),
+    tellsUsage: fields.object('stream_options')?.flag('include_usage') ?? false,
+    options,
+  }
+}
+
+/** @param {Fields} fields @param {readonly string[]} names the first that is there counts @returns {number | undefined} */
+export function readMaxTokens(fields, ...names) {
+  for (const name of names) {
+    const value = fields.number(name, { min: 0, max: MOST_TOKENS, integer: true })
+    if (value !== undefined) return value
+  }
+  return undefined
+}
+
+/** @param {Fields} fields @returns {string[]} */
+function readStop(fields) {
+  const stop = fields.get('stop')
+  const list = Array.isArray(stop) ? stop : [stop]
+  if (list.every((one) => typeof one === 'string' && one !== '')) return list
+  throw fields.wrong('stop', 'want a string or an array of strings, none of them empty')
+}

@@ -1,0 +1,215 @@
+/**
+ * OpenAI's API over HTTP, on this machine only.
+ *
+ * Owns the routes, and the way of a request: who asks, what, in which order, and what becomes of it when the client goes away. The answers are those of
+ * `bimamba/openai`.
+ */
+
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import { createOpenAI, OpenAIError } from '../openai/index.js'
+import { asOpenAIError } from '../openai/openai-error.js'
+import { Access } from './access.js'
+import { EventStream } from './event-stream.js'
+import { readBody } from './request-body.js'
+import { WorkQueue } from './work-queue.js'
+
+/** @typedef {import('node:http').IncomingMessage} IncomingMessage */
+/** @typedef {import('node:http').ServerResponse} ServerResponse */
+/** @typedef {import('../openai/index.js').Answer} Answer */
+
+/**
+ * @typedef {object} ServerOptions
+ * @property {number} [port]             default 0: one that is free
+ * @property {readonly string[]} [hosts]    names that requests may be for, besides those of this machine
+ * @property {readonly string[]} [origins]  of pages that may ask
+ * @property {string | null} [key]       that requests must have
+ * @property {number} [mostBytes]        of a body; default 16 MiB
+ * @property {number} [mostWaiting]      requests that wait; default 64
+ * @property {(line: string) => void} [onRequest]  a line about each request when it has ended
+ * @property {(error: unknown) => void} [onError]  a mistake of ours, of which the client learns nothing but that
+ */
+
+const LOOPBACK = '127.0.0.1'
+const DEFAULT_BYTES = 2 ** 24
+const DEFAULT_WAITING = 64
+const MOST_CONNECTIONS = 512
+/** For the head of a request, and for all of it, ms. */
+const HEAD_MS = 10000
+const REQUEST_MS = 120000
+/** Before a client asks again, when too many wait, s. */
+const RETRY_S = '1'
+
+/**
+ * @param {Record<string, import('../index.js').BiMamba>} models by the names that requests have for them; they stay the caller's
+ * @param {ServerOptions} [options]
+ * @returns {Promise<{ url: string, close: () => Promise<void> }>} url: without a path; close: what is under way is broken off
+ */
+export async function serveModels(models, options = {}) {
+  const site = new Site(models, options)
+  const server = createServer((request, response) => void site.answer(request, response))
+  Object.assign(server, {
+    ...{ maxConnections: MOST_CONNECTIONS, headersTimeout: HEAD_MS },
+    ...{ requestTimeout: REQUEST_MS, connectionsCheckingInterval: HEAD_MS },
+  })
+  server.listen(options.port ?? 0, LOOPBACK)
+  await once(server, 'listening')
+  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
+  return {
+    url: `http://${LOOPBACK}:${port}`,
+    close: async () => {
+      const closed = once(server, 'close')
+      server.close()
+      server.closeAllConnections()
+      await closed
+      await site.close()
+    },
+  }
+}
+
+/** @typedef {{ request: IncomingMessage, response: ServerResponse, headers: Record<string, string>, signal: AbortSignal }} Exchange */
+
+class Site {
+  #client
+  #access
+  #queue
+  #mostBytes
+  #onRequest
+  #onError
+  /** What is under way. @type {Set<Promise<unknown>>} */
+  #running = new Set()
+
+  /** @param {Record<string, import('../index.js').BiMamba>} models @param {ServerOptions} options */
+  constructor(models, options) {
+    this.#client = createOpenAI(models)
+    this.#access = new Access(options)
+    this.#queue = new WorkQueue(options.mostWaiting ?? DEFAULT_WAITING)
+    this.#mostBytes = options.mostBytes ?? DEFAULT_BYTES
+    this.#onRequest = options.onRequest
+    this.#onError = options.onError
+  }
+
+  async close() {
+    await Promise.allSettled(this.#running)
+    await this.#client.close()
+  }
+
+  /** @param {IncomingMessage} request @param {ServerResponse} response */
+  async answer(request, response) {
+    const began = performance.now()
+    const gone = new AbortController()
+    response.on('close', () => {
+      gone.abort(new Error('the client is gone'))
+      const { method, url } = request
+      const ms = Math.round(performance.now() - began)
+      const end = response.writableFinished ? String(response.statusCode) : 'client gone'
+      this.#onRequest?.(`${method} ${url} ${end} ${ms} ms`)
+    })
+    response.on('error', () => {}) // 'close' follows
+    /** @type {Exchange} */
+    const exchange = { request, response, headers: {}, signal: gone.signal }
+    const work = this.#route(exchange).catch((error) => this.#fail(exchange, error))
+    this.#running.add(work)
+    await work
+    this.#running.delete(work)
+  }
+
+  /** @param {Exchange} exchange */
+  async #route(exchange) {
+    const { request, response } = exchange
+    this.#access.checkPlace(request)
+    exchange.headers = this.#access.pageHeaders(request)
+    if (request.method === 'OPTIONS') {
+      response.writeHead(204, exchange.headers).end()
+      return
+    }
+    const [path = ''] = String(request.url).split('?')
+    if (path === '/health') {
+      only(request, 'GET')
+      sendJson(exchange, 200, { status: 'ok', waiting: this.#queue.length })
+      return
+    }
+    this.#access.checkKey(request)
+    if (path === '/v1/completions') return this.#create(exchange, this.#client.completions)
+    if (path === '/v1/chat/completions')
+      return this.#create(exchange, this.#client.chat.completions)
+    const [, model] = /^\/v1\/models(?:\/(.+))?$/.exec(path) ?? []
+    if (model === undefined && path !== '/v1/models')
+      throw new OpenAIError(`there is no ${path} here`, { status: 404, code: 'not_found' })
+    only(request, 'GET')
+    const { models } = this.#client
+    sendJson(exchange, 200, await (model ? models.retrieve(decoded(model)) : models.list()))
+  }
+
+  /** @param {Exchange} exchange @param {{ create: import('../openai/index.js').Create }} completions */
+  async #create(exchange, completions) {
+    const { request, response, headers, signal } = exchange
+    only(request, 'POST')
+    const body = await readBody(request, this.#mostBytes)
+    const isStream = Object(body).stream === true
+    const events = isStream ? new EventStream(response, headers, signal) : null
+    try {
+      await this.#queue.run(async () => {
+        const answer = await completions.create(/** @type {Record<string, unknown>} */ (body), {
+          signal,
+        })
+        if (!events) return sendJson(exchange, 200, answer)
+        for await (const chunk of answer) await events.send(chunk)
+        events.end(true)
+      }, signal)
+    } catch (error) {
+      if (!events?.hasBegun) throw error
+      if (!signal.aborted) await events.send(this.#tell(error).toJSON())
+    } finally {
+      events?.end(false)
+    }
+  }
+
+  /** @param {Exchange} exchange @param {unknown} error */
+  #fail(exchange, error) {
+    const { request, response, signal } = exchange
+    if (signal.aborted || response.headersSent) return
+    const told = this.#tell(error)
+    /** @type {Record<string, string>} */
+    const more = told.status === 429 ? { 'retry-after': RETRY_S } : {}
+    // What is left of a body is not read.
+    if (!request.complete) more.connection = 'close'
+    sendJson(exchange, told.status, told.toJSON(), more)
+  }
+
+  /** @param {unknown} error @returns {OpenAIError} */
+  #tell(error) {
+    const told = asOpenAIError(error)
+    if (told.status >= 500) this.#onError?.(told.cause)
+    return told
+  }
+}
+
+/** @param {string} text of a path */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
+}
+
+/** @param {IncomingMessage} request @param {'GET' | 'POST'} method */
+function only(request, method) {
+  if (request.method === method || (method === 'GET' && request.method === 'HEAD')) return
+  throw new OpenAIError(`${request.method} is not possible here, want ${method}`, {
+    status: 405,
+    code: 'method_not_allowed',
+  })
+}
+
+/** @param {Exchange} exchange @param {number} status @param {unknown} data @param {Record<string, string>} [more] headers */
+function sendJson({ response, headers }, status, data, more = {}) {
+  const text = JSON.stringify(data)
+  const own = {
+    'content-type': 'application/json',
+    'content-length': String(Buffer.byteLength(text)),
+    'x-content-type-options': 'nosniff',
+  }
+  response.writeHead(status, { ...headers, ...own, ...more }).end(text)
+}
