@@ -155,8 +155,10 @@ export class SessionHost {
           [stats],
           signal,
         )) {
-          text += piece.text
-          yield piece
+          // A template may leave the space before the first word to the model.
+          const told = text === '' ? piece.text.trimStart() : piece.text
+          text += told
+          yield { ...piece, text: told }
         }
       } finally {
         host.chat.add(timeline, text)

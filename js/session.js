@@ -203,7 +203,7 @@ export class Session {
   }
 
   /**
-   * Says something to the model, and gives what it says to that. The text is made by the model's chat template, or, where it has none, is plain:
+   * Says something to the model, and gives what it says to that, without white space before it. The text is made by the model's chat template, or, where it has none, is plain:
    * lines that begin with User: and Assistant:. Special tokens in the content are text. When the loop is left or aborted, what was given out is the
    * model's reply.
    *

@@ -127,12 +127,8 @@ async function* replyOne(served, session, messages, request, { index, seed }, si
     logprobs === null
       ? textsOf(session.chat(messages, all))
       : session.chatTokens(messages, { ...all, logprobs })
-  let hasBegun = false
   for await (const token of pieces) {
-    // A template may leave the space before the first word to the model.
-    /** @type {string} */
-    const text = hasBegun ? token.text : token.text.trimStart()
-    hasBegun ||= text !== ''
+    const { text } = token
     const told = logprobs === null ? null : chatLogprobs(await served.names.of([token]))
     yield { index, text, logprobs: told, finish: null }
   }

@@ -62,6 +62,8 @@ const JS_LAW = [
     mayImport: ['convert', 'package', 'core', 'platform', 'errors'],
   },
   { layer: 'openai', files: /^js\/openai\//, mayImport: ['openai', 'index'] },
+  { layer: 'ai-sdk', files: /^js\/ai-sdk\//, mayImport: ['openai', 'index'] },
+  { layer: 'prompt-api', files: /^js\/prompt-api\//, mayImport: ['index'] },
   { layer: 'serve', files: /^js\/serve\//, mayImport: ['serve', 'openai'] },
   {
     layer: 'package',

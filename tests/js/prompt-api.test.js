@@ -1,0 +1,135 @@
+/**
+ * `bimamba/prompt-api`: what a page that was written for Chrome's `LanguageModel` does, done here.
+ */
+
+import assert from 'node:assert/strict'
+import { after, before, test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { BiMamba } from '../../js/index.js'
+import { createLanguageModel } from '../../js/prompt-api/index.js'
+import { collect } from './support/collect.js'
+
+const NANO = fileURLToPath(
+  new URL('../../models/tales-nano/tales-nano.safetensors', import.meta.url),
+)
+
+/** @type {BiMamba} */
+let model
+/** @type {ReturnType<typeof createLanguageModel>} */
+let LanguageModel
+
+before(async () => {
+  model = await BiMamba.load(NANO)
+  LanguageModel = createLanguageModel(model)
+})
+after(() => model?.close())
+
+/** The same text each time. */
+const GREEDY = { temperature: 0, topK: 1 }
+
+test('a session prompts, streams, appends, and is cloned, as one of the package would', async () => {
+  assert.equal(await LanguageModel.availability(), 'available')
+  const initialPrompts = [{ role: /** @type {const} */ ('system'), content: 'You tell stories.' }]
+  const one = await LanguageModel.create({ ...GREEDY, initialPrompts })
+  const own = await model.createSession()
+  await own.say(initialPrompts)
+  assert.equal(one.inputUsage, own.position)
+  assert.equal(one.inputQuota, Number.POSITIVE_INFINITY)
+  const options = { ...GREEDY, maxTokens: 4096 }
+  const said = (await collect(own.chat('A fox?', options))).join('')
+  const copy = await one.clone()
+  assert.equal(await one.prompt('A fox?'), said)
+  assert.equal((await collect(copy.promptStreaming('A fox?'))).join(''), said)
+  await one.append([
+    { role: 'user', content: [{ type: 'text', value: 'And' }] },
+    { role: 'assistant', content: 'Yes.' },
+  ])
+  await own.say([
+    { role: 'user', content: 'And' },
+    { role: 'assistant', content: 'Yes.' },
+  ])
+  assert.equal(one.inputUsage, own.position)
+  // Two at once are done in order.
+  const [first, second] = await Promise.all([one.prompt('Then?'), one.prompt('More?')])
+  assert.equal(first, (await collect(own.chat('Then?', options))).join(''))
+  assert.equal(second, (await collect(own.chat('More?', options))).join(''))
+  assert.equal(await one.measureInputUsage('Then?'), await model.countTokens('Then?'))
+  for (const session of [one, copy]) session.destroy()
+  await own.close()
+})
+
+test('what was aborted was never asked', async () => {
+  const session = await LanguageModel.create(GREEDY)
+  await session.prompt('Hello')
+  const usage = session.inputUsage
+  const next = await (await session.clone()).prompt('Next')
+  const controller = new AbortController()
+  const stream = session.promptStreaming('A long story?', { signal: controller.signal })
+  const reader = stream.getReader()
+  await reader.read()
+  controller.abort()
+  await assert.rejects(reader.read(), { name: 'AbortError' })
+  assert.equal(session.inputUsage, usage)
+  const left = session.promptStreaming('Another one?').getReader()
+  await left.read()
+  await left.cancel()
+  assert.equal(session.inputUsage, usage)
+  assert.equal(await session.prompt('Next'), next)
+  session.destroy()
+  await assert.rejects(session.prompt('x'), { name: 'InvalidStateError' })
+})
+
+test('destroyed in the middle it ends with an AbortError, and frees what it had', async () => {
+  const before = (await model.memory()).sessions
+  const session = await LanguageModel.create({ temperature: 1, topK: 50 })
+  const prompting = session.prompt('A story?')
+  setTimeout(() => session.destroy(), 5)
+  await assert.rejects(prompting, { name: 'AbortError' })
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  assert.equal((await model.memory()).sessions, before)
+})
+
+test('a model by its place is loaded once, with progress', async (t) => {
+  const lazy = createLanguageModel(NANO)
+  t.after(lazy.close)
+  /** @type {number[]} */
+  const loaded = []
+  const creating = Promise.all(
+    [0, 1].map(() =>
+      lazy.create({
+        monitor: (events) =>
+          events.addEventListener('downloadprogress', (event) =>
+            loaded.push(Reflect.get(event, 'loaded')),
+          ),
+      }),
+    ),
+  )
+  assert.equal(await lazy.availability(), 'downloading')
+  const sessions = await creating
+  assert.equal(await lazy.availability(), 'available')
+  assert.equal(loaded.at(-1), 1)
+  assert.ok(loaded.every((share) => share >= 0 && share <= 1))
+  for (const session of sessions) session.destroy()
+  const missing = createLanguageModel('/no/such/file.safetensors')
+  await assert.rejects(missing.create(), /no such file/i)
+  await assert.rejects(missing.create(), /no such file/i) // and it may be tried again
+})
+
+test('what cannot be is refused as Chrome does', async () => {
+  await assert.rejects(LanguageModel.create({ temperature: 1 }), TypeError)
+  await assert.rejects(LanguageModel.create({ temperature: 9, topK: 3 }), RangeError)
+  const session = await LanguageModel.create()
+  await assert.rejects(session.prompt([{ role: 'user', content: [{ type: 'image', value: 1 }] }]), {
+    name: 'NotSupportedError',
+  })
+  await assert.rejects(session.prompt('x', { responseConstraint: {} }), {
+    name: 'NotSupportedError',
+  })
+  await assert.rejects(session.prompt([{ role: 'assistant', content: 'x', prefix: true }]), {
+    name: 'NotSupportedError',
+  })
+  await assert.rejects(LanguageModel.create({ signal: AbortSignal.abort() }), {
+    name: 'AbortError',
+  })
+  session.destroy()
+})
