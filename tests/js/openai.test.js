@@ -167,6 +167,47 @@ test('echo without a token to generate only scores', async () => {
   assert.equal(usage?.completion_tokens, 0)
 })
 
+/**
+ * What lm-evaluation-harness's model `local-completions` sends and how it reads the answer (lm_eval/models/openai_completions.py, version 0.4): token ids with
+ * `echo`, of which the context's are left out, and the one that was generated.
+ */
+test('lm-evaluation-harness gets log-likelihoods and whether they are greedy', async () => {
+  const context = [...(await model.tokenize('Once upon a time, there was a', { bos: true }))]
+  const greedy = await collect(model.generateIds(context, { maxTokens: 3, temperature: 0 }))
+  const continuations = [greedy, [...(await model.tokenize(' house of stone'))]]
+  const prompt = continuations.map((ids) => [...context, ...ids])
+  const fields = { temperature: 0, max_tokens: 1, logprobs: 1, seed: 1234, echo: true }
+  const response = await fetch(`${server.url}/v1/completions`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', authorization: 'Bearer EMPTY' },
+    body: JSON.stringify({ model: 'tales', prompt, ...fields }),
+  })
+  const { choices } = /** @type {OpenAI.Completion} */ (await response.json())
+  const session = await model.createSession()
+  await session.append(context)
+  for (const [i, { logprobs }] of choices.entries()) {
+    const own = logprobs?.token_logprobs?.slice(context.length, -1) ?? []
+    const top = logprobs?.top_logprobs?.slice(context.length, -1) ?? []
+    const isGreedy = own.every(
+      (logprob, k) => logprob === Math.max(...Object.values(Object(top[k]))),
+    )
+    const scored = await session.score(/** @type {number[]} */ (continuations[i]))
+    assert.deepEqual(
+      own,
+      scored.map(({ logprob }) => logprob),
+    )
+    assert.equal(isGreedy, i === 0)
+  }
+  await session.close()
+  // And for tasks that generate:
+  const { text } = await written('Once upon a time', { maxTokens: 256, temperature: 0 })
+  const generated = await client.completions.create({
+    ...{ model: 'tales', prompt: /** @type {never} */ (['Once upon a time']), max_tokens: 256 },
+    ...{ temperature: 0, stop: ['.', '</s>'], seed: 1234 },
+  })
+  assert.equal(generated.choices[0]?.text, text.slice(0, text.indexOf('.')))
+})
+
 /** @type {OpenAI.ChatCompletionMessageParam[]} */
 const MESSAGES = [
   { role: 'system', content: 'You tell stories.' },

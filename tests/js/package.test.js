@@ -27,9 +27,9 @@ const MODULES = ['', '-relaxed', '-threads', '-threads-relaxed'].map(
 /** Every file of the tarball is one of these. */
 const NEEDED = [
   /^(package\.json|README\.md|LICENSE)$/,
-  /^js\/([a-z]+\/)?[a-z0-9-]+\.js$/,
+  /^js\/([a-z-]+\/)?[a-z0-9-]+\.js$/,
   /^dist\/(bimamba(-threads)?(-relaxed)?\.wasm|(tokenizers|jinja)\.(mjs|LICENSE)|shaders\.mjs)$/,
-  /^dist\/types\/([a-z]+\/)?[a-z0-9-]+\.d\.ts$/,
+  /^dist\/types\/([a-z-]+\/)?[a-z0-9-]+\.d\.ts$/,
   /^models\/(?!training)[a-z0-9-]+\/([a-z0-9-]+\.safetensors|LICENSE|NOTICE|README\.md|curves\.svg)$/,
 ]
 
