@@ -1,11 +1,12 @@
 /**
  * A session in the engine's memory.
  *
- * Owns one handle, and the prompts that are open on it. What the calls mean is said in src/bm.h; js/core-model.js makes sessions
+ * Owns one handle, and the prompts and drafts that are open on it. What the calls mean is said in src/bm.h; js/core-model.js makes sessions
  * and closes them with their model.
  */
 
 import { checkInteger } from './check-integer.js'
+import { CoreDraft } from './core-draft.js'
 import { CoreLogits } from './core-logits.js'
 import { CorePrompt } from './core-prompt.js'
 import { BmError } from './errors.js'
@@ -19,8 +20,8 @@ export class CoreSession extends CoreLogits {
   #handle
   #onClose
   #parts
-  /** @type {Set<CorePrompt>} that are open */
-  #prompts = new Set()
+  /** @type {Set<CorePrompt | CoreDraft>} prompts and drafts */
+  #opened = new Set()
   /** Tokens of the last append; 0 after a reset. */
   #lastCount = 0
 
@@ -150,11 +151,27 @@ export class CoreSession extends CoreLogits {
     const onRead = () => {
       this.#lastCount = ids.length % maxChunk || maxChunk
     }
-    const onClose = (/** @type {CorePrompt} */ prompt) => void this.#prompts.delete(prompt)
+    const onClose = (/** @type {CorePrompt} */ prompt) => void this.#opened.delete(prompt)
     const shared = { vocabSize, parts: this.#parts, maxChunk, onRead, onClose }
     const prompt = new CorePrompt(this.#core, { session: this.#open(), ids, ...shared })
-    this.#prompts.add(prompt)
+    this.#opened.add(prompt)
     return prompt
+  }
+
+  /**
+   * Room for tokens that may turn out wrong.
+   * @param {number} capacity most tokens at once, 1 to maxChunk
+   * @returns {CoreDraft}
+   * @throws {BmError} `argument`, `memory`
+   */
+  createDraft(capacity) {
+    const lookAt = (/** @type {number} */ count) => {
+      this.#lastCount = count
+    }
+    const onClose = (/** @type {CoreDraft} */ draft) => void this.#opened.delete(draft)
+    const draft = new CoreDraft(this.#core, { session: this.#open(), capacity, lookAt, onClose })
+    this.#opened.add(draft)
+    return draft
   }
 
   /**
@@ -186,7 +203,7 @@ export class CoreSession extends CoreLogits {
   /** Frees the state. Idempotent. */
   close() {
     if (this.#handle === 0) return
-    for (const prompt of this.#prompts) prompt.close()
+    for (const one of this.#opened) one.close()
     this.#core.call('session_free', this.#handle)
     this.#handle = 0
     this.#onClose(this)

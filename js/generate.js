@@ -8,7 +8,10 @@
  * a pause, in the same thread, would never give it one.
  */
 
+import { CoreSession } from './core-session.js'
 import { Pace, turn } from './pace.js'
+import { Speculation } from './speculation.js'
+import { TextDrafter } from './text-drafter.js'
 import { TextStream } from './text-stream.js'
 
 /** What holds the weights, in WebAssembly or on the GPU. @typedef {import('./core-model.js').CoreModel | import('./gpu/gpu-model.js').GpuModel} AnyModel */
@@ -27,11 +30,15 @@ import { TextStream } from './text-stream.js'
  * @property {number} seed          give it again for the same text
  * @property {number} prefillMs
  * @property {number} decodeMs      from the end of the prompt to the last token; the caller's time between pulls counts
+ * @property {number} drafted       tokens that were guessed and read together, with `draft`
+ * @property {number} accepted      those of them that were right
  */
 
 /** @param {number} seed @returns {Stats} of a generation that has not begun */
 export function newStats(seed) {
-  return { promptTokens: 0, tokens: 0, finishReason: 'abort', seed, prefillMs: 0, decodeMs: 0 }
+  const times = { prefillMs: 0, decodeMs: 0 }
+  const guesses = { drafted: 0, accepted: 0 }
+  return { promptTokens: 0, tokens: 0, finishReason: 'abort', seed, ...times, ...guesses }
 }
 
 /**
@@ -71,6 +78,9 @@ const BATCH_FLOATS = 1 << 18
 
 /** A lane at work. */
 class Writer {
+  /** What guesses tokens ahead. @type {Speculation | null} */
+  speculation = null
+
   /** @param {number} index @param {Lane} lane @param {GenerateJob} job */
   constructor(index, { timeline, settings, stats }, { eosIds, table, isLast }) {
     this.index = index
@@ -92,6 +102,14 @@ class Writer {
     for (let i = Math.max(0, ids.length - MOST_HISTORY); i < ids.length; i++) {
       this.sampler.accept(ids.at(i))
     }
+  }
+
+  /** Once the prompt is read; several texts together share their passes already. @param {number} lanes */
+  speculate(lanes) {
+    const { timeline, settings } = this
+    const { session } = timeline
+    if (settings.draft === 'none' || lanes > 1 || !(session instanceof CoreSession)) return
+    this.speculation = new Speculation(timeline, session, new TextDrafter(timeline.ids))
   }
 
   /** What the generation before this one held back. @returns {GeneratedPiece[]} */
@@ -148,7 +166,13 @@ class Writer {
   }
 
   /** Leaves the timeline as the next generation wants it. */
-  close() {
+  async close() {
+    const { speculation, stats } = this
+    if (speculation) {
+      await speculation.close()
+      stats.drafted = speculation.drafted
+      stats.accepted = speculation.accepted
+    }
     this.timeline.random = this.sampler.save()
     this.timeline.tail = this.text.tail
     this.sampler.close()
@@ -172,7 +196,10 @@ export async function* generate(job) {
     const pace = new Pace(Number(writers[0]?.timeline.session.maxChunk))
     await settle(job, writers, pace)
     for (const { stats } of writers) stats.prefillMs = performance.now() - began
-    for (const writer of writers) yield* writer.begin()
+    for (const writer of writers) {
+      writer.speculate(writers.length)
+      yield* writer.begin()
+    }
     began = performance.now()
     let { model } = job
     for (;;) {
@@ -193,7 +220,7 @@ export async function* generate(job) {
       }
     }
   } finally {
-    for (const writer of writers) writer.close()
+    for (const writer of writers) await writer.close()
   }
 }
 
@@ -226,6 +253,11 @@ async function step(model, writers, pace, signal) {
   const together = /** @type {Together} */ (/** @type {unknown} */ (model))
   if (pace.isOver()) await turn(signal)
   signal?.throwIfAborted()
+  const [first] = writers
+  if (first?.speculation) {
+    await first.speculation.step(first.settings.maxTokens - first.stats.tokens)
+    return
+  }
   const behind = writers.map(({ timeline }) => timeline).filter((one) => one.isBehindByOne)
   const sessions = behind.map(({ session }) => session)
   const ids = behind.map((timeline) => timeline.ids.at(timeline.position - 1))
@@ -313,6 +345,6 @@ export async function* evaluate({ timeline, vocabSize, logits, top, signal }) {
 
 /** @param {Settings} settings @param {number} seed @returns {import('./core.js').Sampling} */
 function samplerOptions(settings, seed) {
-  const { maxTokens, stop, stopTokens, bos, logprobs, ...sampling } = settings
+  const { maxTokens, stop, stopTokens, bos, logprobs, draft, ...sampling } = settings
   return { ...sampling, seed }
 }

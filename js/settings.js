@@ -53,6 +53,7 @@ export const CHOICES = {
   head: /** @type {const} */ (['file', 'int4']),
   device: /** @type {const} */ (['wasm', 'webgpu', 'auto']),
   cache: /** @type {const} */ (['auto', 'check', 'only', 'off']),
+  draft: /** @type {const} */ (['none', 'text']),
 }
 
 /** The numeric options of fetching. @satisfies {Record<string, NumberRule & { default: number }>} */
@@ -99,6 +100,8 @@ const MAX_IDS = 2 ** 28
  * @property {LogitBias} [logitBias]      added to the logits of token ids, -100 to 100, or -Infinity: never; at most 1024
  * @property {readonly number[]} [stopTokens]  ids that end the text, and are no part of it; default: the model's EOS
  * @property {number} [seed]              an integer; the same seed gives the same text. Default: drawn, see `lastStats.seed`
+ * @property {'none' | 'text'} [draft]    'text': tokens are guessed from what the text has said before, and read together; changes no token, and is quicker
+ *                                        where a text repeats itself. Only in WebAssembly, and for a text alone. Default 'none'
  * @property {string | readonly string[]} [stop]  the text ends before the first of these strings
  * @property {boolean} [bos]              begin with the model's BOS token; default: what the file says for text, no for ids
  * @property {AbortSignal} [signal]       stops the work; the generator then throws `signal.reason`
@@ -115,6 +118,7 @@ const MAX_IDS = 2 ** 28
  * @property {string[]} stop
  * @property {number[] | null} stopTokens  null: the model's EOS
  * @property {boolean | null} bos  null: as the file says
+ * @property {'none' | 'text'} draft
  * @property {number | null} logprobs  how many alternatives to tell with each token; null: no probabilities at all
  */
 
@@ -281,7 +285,7 @@ const NUMBER_NAMES = /** @type {NumberSetting[]} */ (Object.keys(NUMBER_SETTINGS
 /** What `generate` accepts. */
 const GENERATE_NAMES = [
   ...NUMBER_NAMES,
-  ...['stop', 'stopTokens', 'logitBias', 'dryBreakers', 'bos', 'signal'],
+  ...['stop', 'stopTokens', 'logitBias', 'dryBreakers', 'draft', 'bos', 'signal'],
 ]
 
 /** At most this many of each: as src/bm.h says. */
@@ -339,6 +343,7 @@ export function checkGenerate(options, vocabSize) {
   checkNames(options, GENERATE_NAMES, 'generate')
   checkFlag('bos', options.bos)
   checkSignal(options.signal)
+  checkChoice('draft', options.draft)
   const numbers = NUMBER_NAMES.map((name) => {
     /** @type {NumberRule} */
     const rule = NUMBER_SETTINGS[name]
@@ -346,6 +351,7 @@ export function checkGenerate(options, vocabSize) {
     return [name, checkNumber(name, value)]
   })
   const { stop = [], stopTokens, logitBias = [], dryBreakers = [], bos = null } = options
+  const { draft = CHOICES.draft[0] } = options
   return {
     .../** @type {Record<NumberSetting, number>} */ (Object.fromEntries(numbers)),
     stop: checkStop(stop),
@@ -353,6 +359,7 @@ export function checkGenerate(options, vocabSize) {
     logitBias: checkLogitBias(logitBias, vocabSize),
     dryBreakers: checkListed('dryBreakers', dryBreakers, vocabSize),
     bos,
+    draft,
     logprobs: null,
   }
 }

@@ -97,6 +97,12 @@ export class Timeline {
     return this.#checkpoints.spacing
   }
 
+  /** @returns {number} tokens that the core can read before a checkpoint is due */
+  get room() {
+    const { position } = this.#session
+    return this.#checkpoints.nextAfter(position) - position
+  }
+
   /** @returns {Uint8Array[]} its checkpoints; forks share them */
   get states() {
     return this.#checkpoints.states

@@ -277,6 +277,33 @@ bm_status bm_prompt_step(bm_prompt *prompt, bm_error *err);
 /* In the middle of the reading this resets the session. */
 void bm_prompt_free(bm_prompt *prompt);
 
+/* ---- Drafts: tokens that may turn out wrong -------------------------------------------------- */
+
+typedef struct bm_draft bm_draft;
+
+/*
+ * Memory for reading up to n tokens (1 ... max_chunk) at once, of which the last ones may be taken back: a second state, and a few
+ * thousand floats a token and layer. Free it before its session. BM_E_ARGUMENT, BM_E_MEMORY.
+ */
+bm_status bm_draft_create(bm_session *session, size_t n, bm_draft **out, bm_error *err);
+
+/* What was read and not kept was never read. */
+void bm_draft_free(bm_draft *draft);
+
+/*
+ * Reads n tokens as bm_session_append does, but the session moves by the first `certain` (0 ... n) only. bm_session_logits
+ * gives those after each of the n. Until bm_draft_keep nothing else can be read (BM_E_ORDER); bm_session_reset and
+ * bm_session_adopt take the draft back. BM_E_ARGUMENT: the session is unchanged. BM_E_NUMERIC: as bm_session_append.
+ */
+bm_status bm_draft_read(bm_draft *draft, const uint32_t *ids, size_t n, size_t certain,
+                        bm_error *err);
+
+/*
+ * The first `count` (1 or `certain` ... n) are right: the session is what it would be after appending those, to the bit. All or
+ * the certain ones cost nothing; else the recurrence of those that are kept is computed again, and nothing else. BM_E_ARGUMENT, BM_E_ORDER: nothing has changed.
+ */
+bm_status bm_draft_keep(bm_draft *draft, size_t count, bm_error *err);
+
 /* ---- Measuring ------------------------------------------------------------------------------ */
 
 /* The steps of an append, in order; bm_forward.c says what each computes. */

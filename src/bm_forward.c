@@ -29,6 +29,8 @@ typedef struct {
     size_t index; /* of the layer */
     size_t n;     /* tokens */
     size_t parts; /* of the rows of a matrix product */
+    bm_trial *trial;
+    bool is_replay; /* only the state is wanted */
 } pass;
 
 static void run(const bm_team *team, bm_task *task, void *arg, size_t count) {
@@ -129,23 +131,48 @@ static void prepare_in(void *arg, size_t token, size_t thread) {
 }
 
 /*
- * Channels of the convolution, all tokens of a lane in order. A channel's history is a ring of d_conv - 1
- * inputs: that of position p is in row p % (d_conv - 1), so the oldest is where the token's own will be.
+ * Channels of the convolution, n tokens from `start` on in order, on the history of a timeline that is at `position`. A channel's
+ * history is a ring of d_conv - 1 inputs: that of position p is in row p % (d_conv - 1), so the oldest is where the token's own
+ * will be.
  */
-static void convolve(const pass *p, const bm_lane *lane, range channels) {
+static void convolve_tokens(const pass *p, const bm_timeline *timeline, uint64_t position,
+                            range tokens, range channels) {
     const bm_dims *n = &p->model->dims;
     size_t d_conv = p->model->config.d_conv;
     size_t rows = d_conv - 1;
-    float *ring = lane->timeline->conv + p->index * rows * n->conv_dim + channels.start;
-    for (size_t t = 0; t < lane->n; t++) {
+    float *ring = timeline->conv + p->index * rows * n->conv_dim + channels.start;
+    for (size_t t = tokens.start; t < tokens.end; t++, position++) {
         float *history[3];
         for (size_t k = 0; k < rows; k++)
-            history[k] = ring + (size_t)((lane->timeline->position + t + k) % rows) * n->conv_dim;
-        p->kernels->conv_silu(zxbcdt_of(p, lane->start + t) + n->d_inner + channels.start, history,
+            history[k] = ring + (size_t)((position + k) % rows) * n->conv_dim;
+        p->kernels->conv_silu(zxbcdt_of(p, t) + n->d_inner + channels.start, history,
                               p->layer->conv + channels.start, n->conv_dim,
                               p->layer->conv_bias + channels.start, channels.end - channels.start,
                               d_conv);
     }
+}
+
+/* The first token of a lane that is on trial; its end where none is. */
+static size_t certain_end(const pass *p, const bm_lane *lane) {
+    return lane->start + (p->trial ? p->trial->certain : lane->n);
+}
+
+/* All tokens of a lane; those on trial on the history of the other timeline. */
+static void convolve(const pass *p, const bm_lane *lane, range channels) {
+    size_t certain = certain_end(p, lane);
+    size_t end = lane->start + lane->n;
+    uint64_t position = lane->timeline->position;
+    convolve_tokens(p, lane->timeline, position, (range){lane->start, certain}, channels);
+    if (certain == end)
+        return;
+    size_t conv_dim = p->model->dims.conv_dim;
+    size_t rows = p->model->config.d_conv - 1;
+    size_t at = p->index * rows * conv_dim + channels.start;
+    for (size_t k = 0; k < rows; k++)
+        memcpy(p->trial->other.conv + at + k * conv_dim, lane->timeline->conv + at + k * conv_dim,
+               (channels.end - channels.start) * sizeof(float));
+    convolve_tokens(p, &p->trial->other, position + certain - lane->start, (range){certain, end},
+                    channels);
 }
 
 static void project_in(void *arg, size_t task, size_t thread) {
@@ -212,16 +239,46 @@ static bm_scan_step step_of(const pass *p, size_t h, size_t t, bm_ssm_scale *sca
                           .b_max = b_max};
 }
 
-/* Tokens of one head and one timeline, at most BM_TOKENS: the recurrence, and the gate behind it. */
-static void scan_block(const pass *p, const bm_timeline *timeline, size_t h, range tokens) {
+/* The state of one head. */
+typedef struct {
+    bm_dtype dtype;
+    size_t bytes;
+    void *ssm;
+    float *unit; /* [headdim] of BM_I16 */
+    float *most; /* the same */
+    bm_ssm_scale *scale;
+} head_state;
+
+static head_state head_of(const pass *p, const bm_timeline *timeline, size_t h) {
+    size_t headdim = p->model->config.headdim;
+    size_t slot = p->index * p->model->dims.n_heads + h;
+    size_t bytes = headdim * p->model->config.d_state * bm_dtype_size(timeline->ssm_dtype);
+    bool has_units = timeline->ssm_dtype == BM_I16;
+    return (head_state){.dtype = timeline->ssm_dtype,
+                        .bytes = bytes,
+                        .ssm = (uint8_t *)timeline->ssm + slot * bytes,
+                        .unit = has_units ? timeline->unit + slot * headdim : NULL,
+                        .most = has_units ? timeline->most + slot * headdim : NULL,
+                        .scale = &timeline->scales[slot]};
+}
+
+static void copy_head(const pass *p, const head_state *to, const head_state *from) {
+    size_t row_bytes = p->model->config.headdim * sizeof(float);
+    *to->scale = *from->scale;
+    memcpy(to->ssm, from->ssm, from->bytes);
+    if (!from->unit)
+        return;
+    memcpy(to->unit, from->unit, row_bytes);
+    memcpy(to->most, from->most, row_bytes);
+}
+
+/* At most BM_TOKENS tokens of one head: the recurrence, and the gate behind it. */
+static void scan_block(const pass *p, const head_state *state, size_t h, range tokens) {
     const bm_config *c = &p->model->config;
     const bm_dims *n = &p->model->dims;
-    size_t slot = p->index * n->n_heads + h;
-    uint8_t *state = (uint8_t *)timeline->ssm +
-                     slot * c->headdim * c->d_state * bm_dtype_size(timeline->ssm_dtype);
     bm_scan_step steps[BM_TOKENS];
     for (size_t t = tokens.start; t < tokens.end; t++)
-        steps[t - tokens.start] = step_of(p, h, t, &timeline->scales[slot]);
+        steps[t - tokens.start] = step_of(p, h, t, state->scale);
     const float *row = zxbcdt_of(p, tokens.start);
     const float *b = row + 2 * n->d_inner + h / n->heads_per_group * c->d_state;
     const bm_scan in = {.x = row + n->d_inner + h * c->headdim,
@@ -232,15 +289,22 @@ static void scan_block(const pass *p, const bm_timeline *timeline, size_t h, ran
                         .n = tokens.end - tokens.start,
                         .skip = p->layer->d[h]};
     float *y = p->scratch->y + tokens.start * n->d_inner + h * c->headdim;
-    if (timeline->ssm_dtype == BM_I16)
-        p->kernels->scan_i16((int16_t *)(void *)state, timeline->unit + slot * c->headdim,
-                             timeline->most + slot * c->headdim, y, n->d_inner, &in, c->headdim,
+    if (state->dtype == BM_I16)
+        p->kernels->scan_i16(state->ssm, state->unit, state->most, y, n->d_inner, &in, c->headdim,
                              c->d_state);
     else
-        p->kernels->scan_f32((float *)(void *)state, y, n->d_inner, &in, c->headdim, c->d_state);
+        p->kernels->scan_f32(state->ssm, y, n->d_inner, &in, c->headdim, c->d_state);
+    if (p->is_replay)
+        return;
     for (size_t t = tokens.start; t < tokens.end; t++)
         p->kernels->gate(p->scratch->y + t * n->d_inner + h * c->headdim,
                          zxbcdt_of(p, t) + h * c->headdim, c->headdim);
+}
+
+static void scan_tokens(const pass *p, const head_state *state, size_t h, range tokens) {
+    for (size_t t = tokens.start; t < tokens.end; t += BM_TOKENS)
+        scan_block(p, state, h,
+                   (range){t, tokens.end - t < BM_TOKENS ? tokens.end : t + BM_TOKENS});
 }
 
 /* One head over all tokens of a lane: its state stays in cache. Its share of conv and gate, too. */
@@ -251,11 +315,28 @@ static void scan(void *arg, size_t task, size_t thread) {
     size_t h = task % p->model->dims.n_heads;
     const bm_lane *lane = &p->lanes[task / p->model->dims.n_heads];
     convolve(p, lane, (range){h * headdim, (h + 1) * headdim});
-    for (size_t block = 0; block < blocks_of(lane->n); block++) {
-        range tokens = tokens_of_block(lane->n, block);
-        scan_block(p, lane->timeline, h,
-                   (range){lane->start + tokens.start, lane->start + tokens.end});
-    }
+    size_t certain = certain_end(p, lane);
+    size_t end = lane->start + lane->n;
+    const head_state own = head_of(p, lane->timeline, h);
+    scan_tokens(p, &own, h, (range){lane->start, certain});
+    if (certain == end)
+        return;
+    const head_state other = head_of(p, &p->trial->other, h);
+    copy_head(p, &other, &own);
+    scan_tokens(p, &other, h, (range){certain, end});
+}
+
+/* Where a layer's inputs of a token that is tried are, or were. */
+static float *tried_inputs(const pass *p, size_t token) {
+    const bm_trial *trial = p->trial;
+    return trial->inputs + (p->index * trial->capacity + token) * trial->stride;
+}
+
+/* Before the convolution puts its output in their place. */
+static void note_inputs(const pass *p) {
+    for (size_t t = p->trial->certain; t < p->n; t++)
+        memcpy(tried_inputs(p, t - p->trial->certain), zxbcdt_of(p, t) + p->model->dims.d_inner,
+               p->trial->stride * sizeof(float));
 }
 
 /* The gate came before the norm, and the norm works on one group of d_inner / ngroups at a time. */
@@ -304,28 +385,39 @@ static void finish(const pass *p) {
         p->kernels->norm_scale(p->scratch->hidden + t * d_model, p->scratch->r + t * d_model,
                                m->norm_f, m->zeros, d_model, m->config.norm_eps);
     for (size_t l = 0; l < p->n_lanes; l++)
-        p->lanes[l].timeline->position += p->lanes[l].n;
+        p->lanes[l].timeline->position += certain_end(p, &p->lanes[l]) - p->lanes[l].start;
+}
+
+static pass pass_of(const bm_chunk *c, size_t layer) {
+    return (pass){.model = c->model,
+                  .kernels = c->model->kernels,
+                  .layer = &c->model->layers[layer],
+                  .scratch = c->scratch,
+                  .lanes = c->lanes,
+                  .n_lanes = c->n_lanes,
+                  .precision = c->precision,
+                  .index = layer,
+                  .n = c->n,
+                  .parts = parts_of(c->team, c->n),
+                  .trial = c->trial};
+}
+
+static void mix(const bm_team *team, pass *p) {
+    mix_shared(p);
+    run(team, scan, p, p->n_lanes * p->model->dims.n_heads);
 }
 
 void bm_forward_step(const bm_chunk *c, bm_step which, size_t layer) {
-    pass p = {.model = c->model,
-              .kernels = c->model->kernels,
-              .layer = &c->model->layers[layer],
-              .scratch = c->scratch,
-              .lanes = c->lanes,
-              .n_lanes = c->n_lanes,
-              .precision = c->precision,
-              .index = layer,
-              .n = c->n,
-              .parts = parts_of(c->team, c->n)};
+    pass p = pass_of(c, layer);
     size_t product_tasks = p.parts * blocks_of(c->n);
     switch (which) {
     case BM_STEP_EMBED: embed(&p, c->ids); break;
     case BM_STEP_PREPARE_IN: run(c->team, prepare_in, &p, c->n); break;
     case BM_STEP_PROJECT_IN: run(c->team, project_in, &p, product_tasks); break;
     case BM_STEP_SCAN:
-        mix_shared(&p);
-        run(c->team, scan, &p, c->n_lanes * c->model->dims.n_heads);
+        if (p.trial)
+            note_inputs(&p);
+        mix(c->team, &p);
         break;
     case BM_STEP_PREPARE_OUT: run(c->team, prepare_out, &p, c->n); break;
     case BM_STEP_PROJECT_OUT: run(c->team, project_out, &p, product_tasks); break;
@@ -340,6 +432,19 @@ void bm_forward(const bm_chunk *c) {
         for (bm_step which = BM_STEP_PREPARE_IN; which <= BM_STEP_PROJECT_OUT; which++)
             bm_forward_step(c, which, layer);
     bm_forward_step(c, BM_STEP_FINISH, 0);
+}
+
+void bm_forward_replay(const bm_chunk *c) {
+    for (size_t layer = 0; layer < c->model->config.n_layer; layer++) {
+        pass p = pass_of(c, layer);
+        for (size_t t = 0; t < p.n; t++)
+            memcpy(zxbcdt_of(&p, t) + p.model->dims.d_inner, tried_inputs(&p, t),
+                   p.trial->stride * sizeof(float));
+        p.trial = NULL;
+        p.is_replay = true;
+        mix(c->team, &p);
+    }
+    c->lanes[0].timeline->position += c->n;
 }
 
 /* ---- Head --------------------------------------------------------------------------------------- */

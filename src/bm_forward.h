@@ -37,6 +37,24 @@ typedef struct {
     size_t n;
 } bm_lane;
 
+/*
+ * Tokens that may be taken back. A chunk of one lane moves its timeline by the first `certain` tokens only; what follows moves
+ * `other`, which begins where those end. So when all were right the two change places, and nothing is computed again. When
+ * only some were, those give the recurrence what they gave it once more, which is kept here.
+ */
+typedef struct {
+    size_t certain;
+    bm_timeline other;
+    size_t capacity; /* tokens behind the certain ones */
+    size_t stride;   /* floats a token */
+    float *inputs;   /* [n_layer, capacity, stride] x, B, C and dt of in_proj */
+} bm_trial;
+
+/* What in_proj gives the convolution and the recurrence of a token: all but z. */
+static inline size_t bm_trial_stride(const bm_dims *n) {
+    return n->in_rows - n->d_inner;
+}
+
 /* Tokens on their way: what they pass, and what is worked in. Only the recurrence tells lanes apart. */
 typedef struct {
     const bm_model *model;
@@ -47,6 +65,7 @@ typedef struct {
     const bm_scratch *scratch;
     const uint32_t *ids; /* [n] below vocab_size */
     size_t n;            /* at most T */
+    bm_trial *trial;     /* or NULL: all tokens are certain */
 } bm_chunk;
 
 /* Runs a chunk through all layers; fills scratch->hidden. */
@@ -54,6 +73,12 @@ void bm_forward(const bm_chunk *chunk);
 
 /* One step of it; `layer` < n_layer, also where it plays no part. */
 void bm_forward_step(const bm_chunk *chunk, bm_step which, size_t layer);
+
+/*
+ * Moves the timeline of a chunk's one lane by its n tokens, which are the first of those that were tried on it last: to the bit
+ * as if they had not been on trial, but only the recurrence and its convolution are computed. Their ids are not looked at.
+ */
+void bm_forward_replay(const bm_chunk *chunk);
 
 /* One vector on its way through the head. */
 typedef struct {

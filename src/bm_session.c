@@ -1,26 +1,13 @@
 /*
  * bm_session.c: one mutable timeline over a shared model: its memory, its position, its guards.
  *
- * Owns the recurrent state, the scratch memory of a chunk and the logits, in one block; sessions that
- * step together; and the prompt that is read while the model is still arriving. What a layer does is
- * bm_forward.c's. A session whose numbers went bad says so until it is reset or adopts a good state.
+ * Owns the recurrent state, the scratch memory of a chunk and the logits, in one block; and sessions that
+ * step together. What a layer does is bm_forward.c's. A session whose numbers went bad says so until it is
+ * reset or adopts a good state.
  */
-#include "bm_forward.h"
+#include "bm_session.h"
 
 #define NO_LOGITS SIZE_MAX
-
-struct bm_session {
-    const bm_model *model;
-    bm_session_options options;
-    bm_timeline timeline;
-    bm_scratch scratch;
-    float *logits;        /* [vocab_size] */
-    size_t last_n;        /* tokens of the last append; 0 after a reset */
-    size_t logits_of;     /* the token of the last append that `logits` belongs to, or NO_LOGITS */
-    bool failed;          /* NaN or infinity reached the state */
-    bm_prompt *prompt;    /* that is on its way through the layers, or NULL */
-    uint64_t state_bytes; /* of the timeline's arrays, one block from `last` on */
-};
 
 static size_t larger(size_t a, size_t b) {
     return a < b ? b : a;
@@ -108,6 +95,7 @@ void bm_session_free(bm_session *session) {
 
 void bm_session_reset(bm_session *s) {
     s->prompt = NULL;
+    s->draft = NULL;
     memset(s->timeline.last, 0, (size_t)s->state_bytes);
     s->timeline.position = 0;
     s->last_n = 0;
@@ -140,11 +128,11 @@ static bm_status numeric_error(const bm_session *s, size_t index, bm_error *err)
                    (unsigned)position);
 }
 
-static bm_status spoilt(bm_error *err) {
+bm_status bm_session_spoilt(bm_error *err) {
     return bm_fail(err, BM_E_NUMERIC, "the state holds NaN or infinity: reset the session");
 }
 
-static bm_status check_ids(const bm_session *s, const uint32_t *ids, size_t n, bm_error *err) {
+bm_status bm_session_check_ids(const bm_session *s, const uint32_t *ids, size_t n, bm_error *err) {
     for (size_t i = 0; i < n; i++)
         if (ids[i] >= s->model->config.vocab_size)
             return bm_fail(err, BM_E_ARGUMENT, "token id %u, want below %u", ids[i],
@@ -154,7 +142,7 @@ static bm_status check_ids(const bm_session *s, const uint32_t *ids, size_t n, b
 
 static bm_status check_ready(const bm_session *s, bm_error *err) {
     if (s->failed)
-        return spoilt(err);
+        return bm_session_spoilt(err);
     if (s->prompt)
         return bm_fail(err, BM_E_ORDER, "a prompt is being read: finish it, or reset the session");
     if (!bm_model_is_sealed(s->model))
@@ -162,23 +150,31 @@ static bm_status check_ready(const bm_session *s, bm_error *err) {
     return BM_OK;
 }
 
-static bm_status check_chunk(const bm_session *s, const uint32_t *ids, size_t n, bm_error *err) {
+/* What was tried must be kept or taken back before anything follows it. */
+static bm_status check_settled(const bm_session *s, bm_error *err) {
     bm_status status = check_ready(s, err);
+    if (status == BM_OK && s->draft)
+        return bm_fail(err, BM_E_ORDER, "a draft was read: say first how much of it is kept");
+    return status;
+}
+
+bm_status bm_session_check_chunk(const bm_session *s, const uint32_t *ids, size_t n,
+                                 bm_error *err) {
+    bm_status status = check_settled(s, err);
     if (status != BM_OK)
         return status;
     if (n < 1 || n > s->options.max_chunk)
         return bm_fail(err, BM_E_ARGUMENT, "%zu tokens in one append, want 1 to %u", n,
                        s->options.max_chunk);
-    return check_ids(s, ids, n, err);
+    return bm_session_check_ids(s, ids, n, err);
 }
 
 static bm_lane lane_of(bm_session *s, size_t start, size_t n) {
     return (bm_lane){.timeline = &s->timeline, .start = start, .n = n};
 }
 
-/* Tokens in the memory and with the options of a session. */
-static bm_chunk chunk_of(const bm_session *s, const bm_lane *lanes, size_t n_lanes,
-                         const uint32_t *ids, size_t n) {
+bm_chunk bm_session_chunk(const bm_session *s, const bm_lane *lanes, size_t n_lanes,
+                          const uint32_t *ids, size_t n) {
     return (bm_chunk){.model = s->model,
                       .precision = s->options.precision,
                       .team = s->options.team,
@@ -189,8 +185,7 @@ static bm_chunk chunk_of(const bm_session *s, const bm_lane *lanes, size_t n_lan
                       .n = n};
 }
 
-/* The n tokens of a chunk are through. */
-static bm_status accept(bm_session *s, size_t n, bm_error *err) {
+bm_status bm_session_accept(bm_session *s, size_t n, bm_error *err) {
     s->last_n = n;
     s->logits_of = NO_LOGITS;
     size_t d_model = s->model->config.d_model;
@@ -218,13 +213,13 @@ static bm_status accept_logits(bm_session *s, size_t index, bm_error *err) {
 }
 
 bm_status bm_session_append(bm_session *s, const uint32_t *ids, size_t n, bm_error *err) {
-    bm_status status = check_chunk(s, ids, n, err);
+    bm_status status = bm_session_check_chunk(s, ids, n, err);
     if (status != BM_OK)
         return status;
     bm_lane lane = lane_of(s, 0, n);
-    bm_chunk chunk = chunk_of(s, &lane, 1, ids, n);
+    bm_chunk chunk = bm_session_chunk(s, &lane, 1, ids, n);
     bm_forward(&chunk);
-    return accept(s, n, err);
+    return bm_session_accept(s, n, err);
 }
 
 bm_status bm_session_adopt(bm_session *s, uint64_t position, bm_error *err) {
@@ -233,10 +228,11 @@ bm_status bm_session_adopt(bm_session *s, uint64_t position, bm_error *err) {
         return BM_OK;
     }
     s->prompt = NULL;
+    s->draft = NULL;
     s->failed = false;
     s->timeline.position = position;
     memcpy(s->scratch.hidden, s->timeline.last, s->model->config.d_model * sizeof(float));
-    return accept(s, 1, err);
+    return bm_session_accept(s, 1, err);
 }
 
 /* ---- Several sessions together ------------------------------------------------------------------- */
@@ -255,7 +251,7 @@ static bm_status check_together(bm_session *const *sessions, size_t n, bm_error 
         for (size_t other = 0; other < i; other++)
             if (sessions[other] == s)
                 return bm_fail(err, BM_E_ARGUMENT, "sessions %zu and %zu are the same", other, i);
-        bm_status status = check_ready(s, err);
+        bm_status status = check_settled(s, err);
         if (status != BM_OK)
             return status;
     }
@@ -268,7 +264,7 @@ static bm_status append_some(bm_session *const *sessions, const uint32_t *ids, s
     bm_lane lanes[BM_MAX_TOGETHER];
     for (size_t i = 0; i < n; i++)
         lanes[i] = lane_of(sessions[i], i, 1);
-    bm_chunk chunk = chunk_of(sessions[0], lanes, n, ids, n);
+    bm_chunk chunk = bm_session_chunk(sessions[0], lanes, n, ids, n);
     bm_forward(&chunk);
     size_t d_model = sessions[0]->model->config.d_model;
     bm_status status = BM_OK;
@@ -276,7 +272,7 @@ static bm_status append_some(bm_session *const *sessions, const uint32_t *ids, s
         if (i > 0)
             memcpy(sessions[i]->scratch.hidden, sessions[0]->scratch.hidden + i * d_model,
                    d_model * sizeof(float));
-        bm_status own = accept(sessions[i], 1, status == BM_OK ? err : NULL);
+        bm_status own = bm_session_accept(sessions[i], 1, status == BM_OK ? err : NULL);
         status = status == BM_OK ? own : status;
     }
     return status;
@@ -286,7 +282,7 @@ bm_status bm_session_append_each(bm_session *const *sessions, const uint32_t *id
                                  bm_error *err) {
     bm_status status = check_together(sessions, n, err);
     if (status == BM_OK)
-        status = check_ids(sessions[0], ids, n, err);
+        status = bm_session_check_ids(sessions[0], ids, n, err);
     if (status != BM_OK)
         return status;
     size_t room = sessions[0]->options.max_chunk;
@@ -335,7 +331,7 @@ const char *bm_step_name(size_t step) {
 
 bm_status bm_session_step(bm_session *s, bm_step step, size_t layer, const uint32_t *ids, size_t n,
                           bm_error *err) {
-    bm_status status = check_chunk(s, ids, n, err);
+    bm_status status = bm_session_check_chunk(s, ids, n, err);
     if (status != BM_OK)
         return status;
     if ((unsigned)step >= BM_STEP_COUNT)
@@ -345,9 +341,9 @@ bm_status bm_session_step(bm_session *s, bm_step step, size_t layer, const uint3
         return bm_fail(err, BM_E_ARGUMENT, "layer %zu, want below %u", layer,
                        s->model->config.n_layer);
     bm_lane lane = lane_of(s, 0, n);
-    bm_chunk chunk = chunk_of(s, &lane, 1, ids, n);
+    bm_chunk chunk = bm_session_chunk(s, &lane, 1, ids, n);
     bm_forward_step(&chunk, step, layer);
-    return step == BM_STEP_FINISH ? accept(s, n, err) : BM_OK;
+    return step == BM_STEP_FINISH ? bm_session_accept(s, n, err) : BM_OK;
 }
 
 bm_status bm_session_logits(bm_session *s, size_t index, const float **logits, bm_error *err) {
@@ -366,119 +362,4 @@ bm_status bm_session_logits(bm_session *s, size_t index, const float **logits, b
     }
     *logits = s->logits;
     return BM_OK;
-}
-
-/* ---- Prompt ------------------------------------------------------------------------------------- */
-
-struct bm_prompt {
-    bm_session *session;
-    size_t n;
-    size_t part;   /* of the model, that is being passed; past the last one: all are */
-    size_t token;  /* the next one in it */
-    uint32_t *ids; /* [n] */
-    float *r;      /* [n, d_model] residual stream */
-};
-
-static bm_prompt *layout_prompt(bm_arena *arena, const bm_session *s, size_t n) {
-    bm_prompt *p = bm_arena_take(arena, 1, sizeof *p);
-    uint32_t *ids = bm_arena_take(arena, n, sizeof(uint32_t));
-    float *r = bm_arena_take(arena, (uint64_t)n * s->model->config.d_model, sizeof(float));
-    if (p) /* NULL while measuring */
-        *p = (bm_prompt){.n = n, .ids = ids, .r = r};
-    return p;
-}
-
-bm_status bm_prompt_create(bm_session *session, size_t n, bm_prompt **out, bm_error *err) {
-    if (n < 1)
-        return bm_fail(err, BM_E_ARGUMENT, "a prompt of 0 tokens, want at least 1");
-    bm_arena arena = {0};
-    layout_prompt(&arena, session, n);
-    arena.base = bm_block_alloc(arena.used);
-    if (!arena.base)
-        return bm_fail(err, BM_E_MEMORY, "no memory for a prompt: %u MiB wanted",
-                       (unsigned)(arena.used >> 20));
-    arena.used = 0;
-    *out = layout_prompt(&arena, session, n);
-    (*out)->session = session;
-    return BM_OK;
-}
-
-bm_status bm_prompt_set(bm_prompt *p, size_t start, const uint32_t *ids, size_t n, bm_error *err) {
-    if (start > p->n || n > p->n - start)
-        return bm_fail(err, BM_E_ARGUMENT, "ids up to %zu of a prompt of %zu", start + n, p->n);
-    if (p->session->prompt == p)
-        return bm_fail(err, BM_E_ORDER, "the prompt is being read");
-    bm_status status = check_ids(p->session, ids, n, err);
-    if (status == BM_OK)
-        memcpy(p->ids + start, ids, n * sizeof *ids);
-    return status;
-}
-
-void bm_prompt_free(bm_prompt *p) {
-    if (p && p->session->prompt == p)
-        bm_session_reset(p->session); /* layers that differ in what they know are no state */
-    bm_block_free(p);
-}
-
-size_t bm_prompt_next_part(const bm_prompt *p) {
-    return p->part;
-}
-
-static size_t last_part(const bm_session *s) {
-    return (size_t)s->model->config.n_layer + 1;
-}
-
-static bm_status begin(bm_prompt *p, bm_error *err) {
-    bm_session *s = p->session;
-    if (s->failed)
-        return spoilt(err);
-    if (s->prompt || s->timeline.position != 0 || p->part != 0 || p->token != 0)
-        return bm_fail(err, BM_E_ORDER, "the session is not at its beginning: reset it");
-    s->prompt = p;
-    return BM_OK;
-}
-
-/* The part's share of tokens [token, token + n). */
-static bm_status pass_part(bm_prompt *p, size_t n, bm_error *err) {
-    bm_session *s = p->session;
-    bm_scratch scratch = s->scratch;
-    scratch.r = p->r + p->token * s->model->config.d_model;
-    /* A layer sees its own position; the session's moves at the end. */
-    bm_timeline timeline = s->timeline;
-    timeline.position += p->token;
-    bm_lane lane = {.timeline = p->part == last_part(s) ? &s->timeline : &timeline, .n = n};
-    bm_chunk chunk = chunk_of(s, &lane, 1, p->ids + p->token, n);
-    chunk.scratch = &scratch;
-    if (p->part == last_part(s)) {
-        bm_forward_step(&chunk, BM_STEP_FINISH, 0);
-        return accept(s, n, err);
-    }
-    if (p->part == 0)
-        bm_forward_step(&chunk, BM_STEP_EMBED, 0);
-    else
-        for (bm_step step = BM_STEP_PREPARE_IN; step <= BM_STEP_PROJECT_OUT; step++)
-            bm_forward_step(&chunk, step, p->part - 1);
-    return BM_OK;
-}
-
-bm_status bm_prompt_step(bm_prompt *p, bm_error *err) {
-    bm_session *s = p->session;
-    if (p->part > last_part(s))
-        return bm_fail(err, BM_E_ORDER, "the prompt has been read");
-    if (!bm_model_part_is_sealed(s->model, p->part))
-        return bm_fail(err, BM_E_ORDER, "the model is not complete: part %zu is missing", p->part);
-    bm_status status = s->prompt == p ? BM_OK : begin(p, err);
-    if (status != BM_OK)
-        return status;
-    size_t left = p->n - p->token;
-    size_t n = left < s->options.max_chunk ? left : s->options.max_chunk;
-    status = pass_part(p, n, err);
-    p->token += n;
-    if (p->token == p->n) {
-        p->token = 0;
-        p->part++;
-    }
-    if (p->part > last_part(s) || status != BM_OK)
-        s->prompt = NULL;
-    return status;
 }

@@ -292,6 +292,27 @@ EXPORT(bm_status, state_convert, bm_dtype from, const void *in, bm_dtype to, voi
     return bm_state_convert(&config, from, in, to, out, &last_error);
 }
 
+/* ---- Drafts ------------------------------------------------------------------------------------- */
+
+EXPORT(bm_draft *, draft_create, bm_session *session, size_t n) {
+    bm_draft *draft = NULL;
+    bm_draft_create(session, n, &draft, &last_error);
+    return draft;
+}
+
+/* The ids are staged. */
+EXPORT(bm_status, draft_read, bm_draft *draft, size_t n, size_t certain) {
+    return bm_draft_read(draft, staging.ids, n, certain, &last_error);
+}
+
+EXPORT(bm_status, draft_keep, bm_draft *draft, size_t count) {
+    return bm_draft_keep(draft, count, &last_error);
+}
+
+EXPORT(void, draft_free, bm_draft *draft) {
+    bm_draft_free(draft);
+}
+
 /* ---- Prompt of a model that is still arriving --------------------------------------------------- */
 
 EXPORT(bm_prompt *, prompt_create, bm_session *session, size_t n) {

@@ -162,8 +162,9 @@ function speed(stats) {
 /** @param {Stats | null} stats */
 function finalLine(stats) {
   if (!stats) return 'stopped before the first token'
-  const { tokens, promptTokens, prefillMs, decodeMs, finishReason, seed } = stats
+  const { tokens, promptTokens, prefillMs, decodeMs, finishReason, seed, drafted } = stats
   const seconds = (/** @type {number} */ ms) => `${(ms / 1000).toFixed(2)} s`
+  const guesses = drafted > 0 ? `; ${stats.accepted} of ${drafted} guesses right` : ''
   const ends = {
     eos: 'end of text',
     stop: 'stop string',
@@ -171,5 +172,5 @@ function finalLine(stats) {
     abort: 'interrupted',
     error: 'error',
   }
-  return `[${tokens} tokens in ${seconds(decodeMs)}, ${speed(stats)} tokens/s; prompt of ${promptTokens} in ${seconds(prefillMs)}; ${ends[finishReason]}; seed ${seed}]`
+  return `[${tokens} tokens in ${seconds(decodeMs)}, ${speed(stats)} tokens/s; prompt of ${promptTokens} in ${seconds(prefillMs)}; ${ends[finishReason]}; seed ${seed}${guesses}]`
 }

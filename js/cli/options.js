@@ -200,6 +200,10 @@ export function settingOptions() {
     table[kebab(name)] = { value: 'N', help: help + preset }
   }
   table.stop = { value: 'TEXT', multiple: true, help: 'end before this text (may be repeated)' }
+  table.draft = {
+    value: CHOICES.draft.join('|'),
+    help: 'guess tokens from the text so far and read them together; changes no token (default none)',
+  }
   table['logit-bias'] = {
     value: 'ID=BIAS',
     multiple: true,
@@ -223,6 +227,8 @@ export function readSettings({ values }) {
   }
   const stop = values.get('stop')
   if (stop) settings.stop = checkStop(stop, '--stop')
+  const draft = values.get('draft')?.[0]
+  if (draft !== undefined) settings.draft = oneOf('draft', draft, CHOICES.draft)
   const biases = values.get('logit-bias')
   if (biases) settings.logitBias = biases.map(readBias)
   return settings

@@ -28,7 +28,7 @@ const JS_LAW = [
   {
     layer: 'core',
     files:
-      /^js\/(core|core-logits|core-model|core-prompt|core-sampler|core-session|check-integer|team|team-size|wasm-module)\.js$/,
+      /^js\/(core|core-draft|core-logits|core-model|core-prompt|core-sampler|core-session|check-integer|team|team-size|wasm-module)\.js$/,
     mayImport: ['core', 'platform', 'errors', 'wasm module'],
   },
   { layer: 'thread', files: /^js\/thread\.js$/, mayImport: ['platform'] },
@@ -103,7 +103,7 @@ const C_LAW = [
   },
   {
     layer: 'session',
-    files: /^src\/bm_session\.[ch]$/,
+    files: /^src\/bm_(session|prompt|draft)\.[ch]$/,
     mayImport: ['session', 'forward', 'model', 'state', 'config', 'base', 'api'],
   },
   { layer: 'boundary', files: /^wasm\//, mayImport: ['boundary', 'base', 'api'] },

@@ -153,7 +153,16 @@ eachKind('what ended a text is told, and how many tokens it took', async (model)
   await join(model.generate('once', { seed: 1, maxTokens: 3 }))
   assert.deepEqual(
     { ...model.lastStats, prefillMs: 0, decodeMs: 0 },
-    { promptTokens: 2, tokens: 3, finishReason: 'length', seed: 1, prefillMs: 0, decodeMs: 0 },
+    {
+      promptTokens: 2,
+      tokens: 3,
+      finishReason: 'length',
+      seed: 1,
+      prefillMs: 0,
+      decodeMs: 0,
+      drafted: 0,
+      accepted: 0,
+    },
   )
   const pieces = model.generate('once', { seed: 1, maxTokens: 3 })
   let last = await pieces.next()
