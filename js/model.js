@@ -8,6 +8,7 @@
 import { checkBenchmark } from './benchmark-settings.js'
 import { BmError } from './errors.js'
 import { isWorthChoosing } from './kernel-choice.js'
+import { scoreContinuations } from './loglikelihood.js'
 import { ModelCache } from './model-cache.js'
 import { absoluteUrl, askToPersist } from './platform.js'
 import { RemoteEngine } from './remote.js'
@@ -32,6 +33,9 @@ import { inspectModel, startEngine } from './startup.js'
 /** @typedef {import('./source.js').ModelSource} ModelSource */
 /** @typedef {import('./generate.js').Stats} Stats */
 /** @typedef {import('./generate.js').Scored} Scored */
+
+/** As many ids as an array of them may have. */
+const MOST_READ = 2 ** 28
 
 /** Kernel families found to be the quickest here, by precision and module: each is looked for once. @type {Map<string, string>} */
 const quickestFamilies = new Map()
@@ -280,6 +284,31 @@ export class BiMamba {
   }
 
   /**
+   * How likely each of several continuations of a text is: what multiple-choice evaluations compare. The context is read once, without BOS; text is
+   * split into tokens as lm-evaluation-harness 0.4.2 does: space at the end of the context goes to the continuation, the whole is tokenized, and
+   * what is behind as many tokens as the context has alone is scored.
+   *
+   * @param {string} context
+   * @param {readonly string[]} continuations each with the space that it begins with
+   * @param {{ window?: number, signal?: AbortSignal }} [options] window: most tokens that are read, 1 to 2^28; of a longer text the beginning of
+   *   the context is dropped. Default 2^28
+   * @returns {Promise<import('./loglikelihood.js').Loglikelihood[]>} of each continuation, in their order
+   * @throws {BmError} `argument`: also for a context or continuation without tokens; `closed`, `tokenizer`, `memory`, `numeric`; or `signal.reason`
+   */
+  async loglikelihood(context, continuations, options = {}) {
+    this.#checkOpen()
+    checkNames(options, ['window', 'signal'], 'loglikelihood')
+    const { window = MOST_READ, signal } = options
+    checkCount('window', window, 1, MOST_READ)
+    checkSignal(signal)
+    const isList = Array.isArray(continuations)
+    if (typeof context !== 'string' || !isList || continuations.some(isNoText)) {
+      throw new BmError('argument', 'loglikelihood: want a string and an array of strings')
+    }
+    return scoreContinuations(this, context, continuations, { window, signal })
+  }
+
+  /**
    * @param {string} text special tokens in it are text
    * @param {{ bos?: boolean, signal?: AbortSignal }} [options] bos: put the BOS token first; default false
    * @returns {Promise<Uint32Array>}
@@ -365,6 +394,9 @@ export class BiMamba {
     return [checked, settings]
   }
 }
+
+/** @param {unknown} value */
+const isNoText = (value) => typeof value !== 'string'
 
 /** @param {unknown} saved @returns {Promise<Uint8Array>} */
 async function bytesOf(saved) {
