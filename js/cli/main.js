@@ -22,6 +22,7 @@ const COMMANDS = {
   chat: { about: 'talk, save, undo, fork', load: () => import('./chat.js') },
   score: { about: 'log-probabilities and logits of token ids', load: () => import('./score.js') },
   perplexity: { about: 'how well a model predicts a text', load: () => import('./perplexity.js') },
+  eval: { about: 'accuracy on multiple-choice tasks', load: () => import('./eval.js') },
   bench: { about: 'measure speed and memory', load: () => import('./bench.js') },
   serve: { about: "OpenAI's API on this machine", load: () => import('./serve.js') },
   pull: { about: 'download a model into the cache', load: () => import('./pull.js') },

@@ -82,6 +82,31 @@ export function createProgress(stream, unit = 'bytes') {
   }
 }
 
+/**
+ * Of a run over items that may have begun earlier.
+ *
+ * @param {import('./output.js').OutputStream} stream
+ * @param {string} unit of the items
+ * @param {number} before how many were done by an earlier run
+ * @returns {{ update: (done: number, total: number, note?: string) => void, clear: () => void }} done: with those before
+ */
+export function createItemProgress(stream, unit, before) {
+  const line = createLine(stream)
+  const start = performance.now()
+  let drawn = Number.NEGATIVE_INFINITY
+  return {
+    update: (done, total, note = '') => {
+      const now = performance.now()
+      if (now - drawn < REDRAW_MS && done < total) return
+      drawn = now
+      const msEach = (now - start) / Math.max(1, done - before)
+      const left = done > before ? `  ${formatTime(((total - done) * msEach) / 1000)} left` : ''
+      line.show(`${barOf(done / total)}  ${done} of ${total} ${unit}${note}${left}`)
+    },
+    clear: line.clear,
+  }
+}
+
 /** @typedef {import('../load-meter.js').Progress} LoadProgress */
 
 /** A load that takes less than this shows nothing, ms. */

@@ -32,6 +32,10 @@ const EXPECTED = new Map([
   ['npx bimamba generate "Once upon a time" --max-tokens 60 --seed 1', /\w+ \w+/],
   ['npx bimamba generate "Once upon a time" --model model.safetensors --json', /"text":/],
   ['npx bimamba bench --model model.safetensors --threads 1 --threads 2', /^2 threads, table .*$/m],
+  [
+    'npx bimamba eval --task piqa --file piqa.jsonl --report piqa.json',
+    /piqa: 1 item of .*acc_norm/s,
+  ],
   ['npx bimamba inspect model.safetensors', /n_layer/],
 ])
 
