@@ -19,6 +19,7 @@ import { withoutControls, write } from './output.js'
 /** @type {Record<string, { about: string, load: () => Promise<Command> }>} */
 const COMMANDS = {
   generate: { about: 'continue a prompt', load: () => import('./generate.js') },
+  batch: { about: 'continue many prompts from a file', load: () => import('./batch.js') },
   chat: { about: 'talk, save, undo, fork', load: () => import('./chat.js') },
   score: { about: 'log-probabilities and logits of token ids', load: () => import('./score.js') },
   perplexity: { about: 'how well a model predicts a text', load: () => import('./perplexity.js') },

@@ -55,7 +55,7 @@ function fails(args, status, pattern) {
 test('help and version', () => {
   assert.match(
     bimamba(['--help']).stdout,
-    /generate.*\n.*chat.*\n.*score.*\n.*perplexity.*\n.*eval.*\n.*bench.*\n.*serve.*\n.*pull.*\n.*cache.*\n.*convert.*\n.*inspect/,
+    /generate.*\n.*batch.*\n.*chat.*\n.*score.*\n.*perplexity.*\n.*eval.*\n.*bench.*\n.*serve.*\n.*pull.*\n.*cache.*\n.*convert.*\n.*inspect/,
   )
   assert.match(bimamba([]).stdout, /Usage: bimamba/)
   assert.equal(bimamba(['--version']).stdout, `${VERSION}\n`)
