@@ -22,6 +22,7 @@ export { VERSION } from './version.js'
 /** @typedef {import('./format.js').ModelConfig} ModelConfig */
 /** @typedef {import('./generate.js').Stats} Stats */
 /** @typedef {import('./generate.js').Scored} Scored */
+/** @typedef {import('./loglikelihood.js').Loglikelihood} Loglikelihood */
 /** @typedef {import('./chat-template.js').ChatMessage} ChatMessage */
 /** @typedef {import('./generate.js').Alternative} Alternative */
 /** @typedef {import('./session.js').Token} Token */

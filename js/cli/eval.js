@@ -8,7 +8,7 @@
 
 import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
-import { basename } from 'node:path'
+import { basename, resolve } from 'node:path'
 import { BmError, VERSION } from '../index.js'
 import { suggest } from '../settings.js'
 import { EvalJournal } from './eval-journal.js'
@@ -110,6 +110,9 @@ function readOptions({ values, positionals }) {
   }
   if (file === undefined) throw new UsageError('--file is missing, want the items of the task')
   if (report === '') throw new UsageError('--report is empty, want a file')
+  if (report !== undefined && resolve(report) === resolve(file)) {
+    throw new UsageError('--report and --file are one file')
+  }
   const text = value('limit')
   const limit = text === undefined ? Number.POSITIVE_INFINITY : readNumber(text, '--limit')
   if (text !== undefined && !(Number.isSafeInteger(limit) && limit >= 1)) {

@@ -104,16 +104,16 @@ test('each line is what the API gives for its prompt, options and seed', async (
 test('a run that is killed again and again ends with the file of one that is not', async (t) => {
   const folder = await tempFolder(t)
   const path = (/** @type {string} */ name) => join(folder, name)
-  writeFileSync(path('in.jsonl'), asLines(prompts(150, 3)))
+  writeFileSync(path('in.jsonl'), asLines(prompts(300, 3)))
   const args = argsOf(path('in.jsonl'))
   assert.equal((await runCommand([...args, path('whole.jsonl')])).status, 0)
-  assert.equal(countLines(path('whole.jsonl')), 150)
+  assert.equal(countLines(path('whole.jsonl')), 300)
   let before = 0
-  for (const [i, lines] of [1, 30, 31, 70].entries()) {
+  for (const [i, lines] of [1, 40, 41, 100].entries()) {
     const ended = await killAtLine([...args, path('out.jsonl')], path('out.jsonl'), lines)
     assert.equal(ended, 'SIGKILL', 'it was not done before')
     assert(countLines(path('out.jsonl')) >= Math.max(before, lines), 'what was there stays')
-    assert(countLines(path('out.jsonl')) < 150)
+    assert(countLines(path('out.jsonl')) < 300)
     if (i > 0) truncateSync(path('out.jsonl'), readFileSync(path('out.jsonl')).length - 9)
     before = countLines(path('out.jsonl'))
   }
@@ -121,7 +121,7 @@ test('a run that is killed again and again ends with the file of one that is not
   assert.equal(status, 0)
   assert.equal(
     stderr,
-    `[${150 - before} lines made, ${before} were there; 15 in all with an error]\n`,
+    `[${300 - before} lines made, ${before} were there; 30 in all with an error]\n`,
   )
   assert.deepEqual(readFileSync(path('out.jsonl')), readFileSync(path('whole.jsonl')))
 })

@@ -319,6 +319,7 @@ test('says what is wrong with the command line, the file and the texts', async (
     [argsOf('piqa', at('good'), 'more'), 2, /unexpected argument 'more'/],
     [argsOf('piqa', at('good'), '--limit', '0'), 2, /--limit is 0, want an integer from 1/],
     [argsOf('piqa', at('good'), '--report', ''), 2, /--report is empty/],
+    [argsOf('piqa', at('good'), '--report', at('./good')), 2, /--report and --file are one file/],
     [argsOf('piqa', at('absent')), 1, /cannot read .*absent: ENOENT/],
     [argsOf('piqa', at('blank')), 2, /blank has no items/],
     [argsOf('piqa', at('torn')), 2, /torn line 1: it is no JSON: "\{\\"goal/],

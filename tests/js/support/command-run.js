@@ -45,7 +45,8 @@ export async function runCommand(args, { isTTY = false } = {}) {
 export async function killAtLine(args, path, lines) {
   const child = spawn(process.execPath, [MAIN, ...args], { stdio: 'ignore' })
   const exit = once(child, 'exit')
-  while (child.exitCode === null && countLines(path) < lines) await sleep(2)
+  const isOver = () => child.exitCode !== null || child.signalCode !== null
+  while (!isOver() && countLines(path) < lines) await sleep(2)
   child.kill('SIGKILL')
   const [, signal] = await exit
   return signal
