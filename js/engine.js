@@ -30,6 +30,7 @@ import { Timeline } from './timeline.js'
  * @property {string} [wasmUrl] absolute
  * @property {string} [threadUrl] absolute
  * @property {string | Uint32Array} [prompt] to read while the model loads
+ * @property {import('./source.js').SourceDescriptor} [draftSource] of a smaller model, which guesses
  * @property {import('./source.js').FetchOptions} download
  */
 
@@ -112,6 +113,7 @@ export class Engine {
    *   the same model again, in WebAssembly
    * @param {import('./download.js').CacheReport | null} parts.cache
    * @param {Uint32Array | null} parts.readIds  what the session has read already
+   * @param {import('./core-model.js').CoreModel | null} [parts.draftModel]  of the same vocabulary
    */
   constructor(parts) {
     const { core, model, session, header, tokenizer, options, cache, readIds } = parts
@@ -135,6 +137,7 @@ export class Engine {
       tokenizer,
       table: this.#table,
       options,
+      drafts: draftsOf(parts.draftModel ?? null, options),
     }
     this.#sessions = new SessionHost(shared, this.#recover.bind(this))
   }
@@ -436,7 +439,9 @@ export class Engine {
       this.#timeline.restart(ids, this.#takeRead(ids))
       const lanes = [{ timeline: this.#timeline, settings, stats }]
       const recover = this.#recover.bind(this)
-      const job = { model: this.#model, lanes, eosIds, table: this.#table, isLast: true, recover }
+      const { drafts } = this.#sessions.parts
+      const shared = { model: this.#model, lanes, eosIds, table: this.#table, drafts }
+      const job = { ...shared, isLast: true, recover }
       yield* generate(signal ? { ...job, signal } : job)
     } catch (error) {
       if (!signal?.aborted) stats.finishReason = 'error'
@@ -495,4 +500,12 @@ export class Engine {
     this.#checkOpen()
     return needTokenizer({ tokenizer: this.#tokenizer })
   }
+}
+
+/**
+ * Sessions of the model that guesses. Its guesses need not be exact, so they are as quick as can be.
+ * @param {import('./core-model.js').CoreModel | null} model @param {EngineOptions} options
+ */
+function draftsOf(model, { state }) {
+  return model ? () => model.createSession({ precision: 'fast', state }) : undefined
 }

@@ -9,6 +9,7 @@
  */
 
 import { CoreSession } from './core-session.js'
+import { ModelDrafter } from './model-drafter.js'
 import { Pace, turn } from './pace.js'
 import { Speculation } from './speculation.js'
 import { TextDrafter } from './text-drafter.js'
@@ -70,6 +71,7 @@ export function newStats(seed) {
  * @property {TokenBytes | null} table   null: a model without a tokenizer; all texts are empty
  * @property {boolean} isLast            nothing will continue these texts
  * @property {(error: unknown) => Promise<AnyModel | null>} [recover]  after an error: the model that the timelines have now, or null when it stands
+ * @property {(() => CoreSession) | undefined} [drafts]  a session of the smaller model, where there is one
  * @property {AbortSignal} [signal]
  */
 
@@ -104,12 +106,15 @@ class Writer {
     }
   }
 
-  /** Once the prompt is read; several texts together share their passes already. @param {number} lanes */
-  speculate(lanes) {
+  /** Once the prompt is read; several texts together share their passes already. @param {GenerateJob} job */
+  async speculate({ lanes, drafts, signal }) {
     const { timeline, settings } = this
-    const { session } = timeline
-    if (settings.draft === 'none' || lanes > 1 || !(session instanceof CoreSession)) return
-    this.speculation = new Speculation(timeline, session, new TextDrafter(timeline.ids))
+    const { session, ids } = timeline
+    if (settings.draft === 'none' || lanes.length > 1 || !(session instanceof CoreSession)) return
+    const small = settings.draft === 'model' ? drafts?.() : undefined
+    const drafter = small ? new ModelDrafter(ids, small) : new TextDrafter(ids)
+    this.speculation = new Speculation(timeline, session, drafter)
+    await drafter.read(signal)
   }
 
   /** What the generation before this one held back. @returns {GeneratedPiece[]} */
@@ -197,7 +202,7 @@ export async function* generate(job) {
     await settle(job, writers, pace)
     for (const { stats } of writers) stats.prefillMs = performance.now() - began
     for (const writer of writers) {
-      writer.speculate(writers.length)
+      await writer.speculate(job)
       yield* writer.begin()
     }
     began = performance.now()

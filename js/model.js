@@ -73,7 +73,7 @@ export class BiMamba {
   static async load(source, options = {}) {
     const checked = checkLoad(options)
     const { precision, state, head, device, threads, variant, inline, onProgress, signal } = checked
-    const { wasmUrl, workerUrl, threadUrl, prompt, download } = checked
+    const { wasmUrl, workerUrl, threadUrl, prompt, draftModel, download } = checked
     const family = `${precision} ${wasmUrl ?? ''}`
     const known = variant ?? quickestFamilies.get(family)
     const engineOptions = {
@@ -87,6 +87,9 @@ export class BiMamba {
       ...(wasmUrl === undefined ? {} : { wasmUrl: absoluteUrl(wasmUrl) }),
       ...(threadUrl === undefined ? {} : { threadUrl: absoluteUrl(threadUrl) }),
       ...(prompt === undefined ? {} : { prompt: checkPrompt(prompt) }),
+      ...(draftModel === undefined
+        ? {}
+        : { draftSource: describeSource(draftModel, checked.fetch) }),
     }
     const descriptor = describeSource(source, checked.fetch)
     const worker = workerUrl === undefined ? undefined : absoluteUrl(workerUrl)

@@ -105,15 +105,20 @@ export class RemoteEngine {
    */
   async #first(request, { onProgress, signal }) {
     signal?.throwIfAborted()
-    const { descriptor, transfer, close } = request.source
-      ? shareSource(request.source)
-      : { descriptor: null, transfer: [], close: () => {} }
-    const shared = /** @type {typeof request} */ ({ ...request, source: descriptor })
+    const { descriptor, transfer, close } = share(request.source)
+    const drafts = share(request.kind === 'load' ? (request.options.draftSource ?? null) : null)
+    const own = { ...request, source: descriptor }
+    if (drafts.descriptor)
+      Object.assign(own, { options: { ...request.options, draftSource: drafts.descriptor } })
+    const shared = /** @type {typeof request} */ (own)
     // The thread is told, so that it lets go of what it holds; but one whose script does not come, or that is busy, does not listen.
     const onAbort = () => void setTimeout(() => this.close(), GRACE_MS)
     signal?.addEventListener('abort', onAbort)
     try {
-      const { value } = await this.#request(shared, { transfer, onProgress, signal })
+      const { value } = await this.#request(shared, {
+        ...{ transfer: [...transfer, ...drafts.transfer] },
+        ...{ onProgress, signal },
+      })
       signal?.throwIfAborted()
       return value
     } catch (error) {
@@ -122,6 +127,7 @@ export class RemoteEngine {
     } finally {
       signal?.removeEventListener('abort', onAbort)
       close()
+      drafts.close()
     }
   }
 
@@ -317,4 +323,9 @@ export class RemoteEngine {
     this.#ended ??= error
     for (const { reject } of this.#pending.values()) reject(error)
   }
+}
+
+/** @param {import('./source.js').SourceDescriptor | null} source @returns {{ descriptor: import('./source.js').SourceDescriptor | null, transfer: Transferable[], close: () => void }} */
+function share(source) {
+  return source ? shareSource(source) : { descriptor: null, transfer: [], close: () => {} }
 }

@@ -25,6 +25,7 @@ import { Timeline } from './timeline.js'
  * @property {import('./tokenizer.js').Tokenizer | null} tokenizer
  * @property {import('./detokenizer.js').TokenBytes | null} table
  * @property {import('./timeline.js').StateOptions} options
+ * @property {(() => import('./core-session.js').CoreSession) | undefined} drafts  a session of a smaller model, which guesses
  */
 
 /** @typedef {(error: unknown) => Promise<import('./generate.js').AnyModel | null>} Recover */
@@ -168,14 +169,14 @@ export class SessionHost {
 
   /** @param {Timeline[]} timelines @param {Settings[]} settings @param {Stats[]} stats @param {AbortSignal} [signal] */
   async *#continue(timelines, settings, stats, signal) {
-    const { model, header, table } = this.#parts
+    const { model, header, table, drafts } = this.#parts
     const lanes = timelines.map((timeline, i) => ({
       timeline,
       settings: /** @type {Settings} */ (settings[i]),
       stats: /** @type {Stats} */ (stats[i]),
     }))
     const recover = this.#recover
-    const job = { model, lanes, eosIds: header.eosIds, table, isLast: false, recover }
+    const job = { model, lanes, eosIds: header.eosIds, table, isLast: false, recover, drafts }
     try {
       yield* generate(signal ? { ...job, signal } : job)
     } catch (error) {

@@ -53,7 +53,7 @@ export const CHOICES = {
   head: /** @type {const} */ (['file', 'int4']),
   device: /** @type {const} */ (['wasm', 'webgpu', 'auto']),
   cache: /** @type {const} */ (['auto', 'check', 'only', 'off']),
-  draft: /** @type {const} */ (['none', 'text']),
+  draft: /** @type {const} */ (['none', 'text', 'model']),
 }
 
 /** The numeric options of fetching. @satisfies {Record<string, NumberRule & { default: number }>} */
@@ -100,8 +100,9 @@ const MAX_IDS = 2 ** 28
  * @property {LogitBias} [logitBias]      added to the logits of token ids, -100 to 100, or -Infinity: never; at most 1024
  * @property {readonly number[]} [stopTokens]  ids that end the text, and are no part of it; default: the model's EOS
  * @property {number} [seed]              an integer; the same seed gives the same text. Default: drawn, see `lastStats.seed`
- * @property {'none' | 'text'} [draft]    'text': tokens are guessed from what the text has said before, and read together; changes no token, and is quicker
- *                                        where a text repeats itself. Only in WebAssembly, and for a text alone. Default 'none'
+ * @property {'none' | 'text' | 'model'} [draft]  'text': tokens are guessed from what the text has said before, and read together; changes no token, and
+ *                                        is quicker where a text repeats itself. 'model': guessed by the model of `load({ draftModel })`.
+ *                                        Only in WebAssembly, and for a text alone. Default 'none'
  * @property {string | readonly string[]} [stop]  the text ends before the first of these strings
  * @property {boolean} [bos]              begin with the model's BOS token; default: what the file says for text, no for ids
  * @property {AbortSignal} [signal]       stops the work; the generator then throws `signal.reason`
@@ -118,7 +119,7 @@ const MAX_IDS = 2 ** 28
  * @property {string[]} stop
  * @property {number[] | null} stopTokens  null: the model's EOS
  * @property {boolean | null} bos  null: as the file says
- * @property {'none' | 'text'} draft
+ * @property {'none' | 'text' | 'model'} draft
  * @property {number | null} logprobs  how many alternatives to tell with each token; null: no probabilities at all
  */
 
@@ -162,6 +163,8 @@ const MAX_IDS = 2 ** 28
  * @property {'f32' | 'i16'} [state]      how the recurrent state is kept; default 'f32'
  * @property {'file' | 'int4'} [head]    how the language-model head is kept: as the file has it, or an int8 one in 4 bits, which
  *                                        is quicker and a little less exact; `argument` for other heads. Default 'file'
+ * @property {import('./source.js').ModelSource} [draftModel]  a smaller model with the same tokenizer, which guesses tokens for `generate({ draft: 'model' })`;
+ *                                        `mismatch` for another tokenizer
  * @property {'wasm' | 'webgpu' | 'auto'} [device]  where it is computed: in WebAssembly (default), or on the GPU, in f32 whatever `precision` says; 'auto': on the
  *                                        GPU where there is one and it is quicker, which is measured; `info.deviceNote` says why not
  * @property {number | 'auto'} [threads]  that compute, 1 to 64; default 'auto': as many as the machine has, for models that
@@ -382,7 +385,7 @@ const FETCH_NAMES = [
  */
 export function checkLoad(options) {
   const names = ['precision', 'state', 'head', 'device', 'threads', 'variant', 'inline', 'prompt']
-  checkNames(options, [...names, ...PLACES, ...FETCH_NAMES], 'load')
+  checkNames(options, [...names, 'draftModel', ...PLACES, ...FETCH_NAMES], 'load')
   checkFlag('inline', options.inline)
   checkChoice('precision', options.precision)
   checkChoice('state', options.state)

@@ -23,7 +23,17 @@ const MOST_RUN = 48
 /** The weight of a new time among the earlier ones. */
 const FRESH = 0.1
 
-/** What guesses. @typedef {{ run: number, follow: () => void, propose: (count: number) => number[] }} Drafter */
+/**
+ * What guesses.
+ *
+ * @typedef {object} Drafter
+ * @property {number} run          tokens that it would have guessed right up to here
+ * @property {() => void} follow   the text has grown
+ * @property {(signal?: AbortSignal) => Promise<void>} read  what it must read of the text, however long that is
+ * @property {(count: number) => number[] | Promise<number[]>} propose  at most so many tokens
+ * @property {(tokens: number) => void} lost  what the last guess has cost more than it gave; below 0: gained
+ * @property {() => void} close
+ */
 
 export class Speculation {
   #timeline
@@ -62,13 +72,14 @@ export class Speculation {
     await this.settle()
     if (!this.#timeline.isBehindByOne) return
     this.#drafter.follow()
-    const guess = this.#guess(most)
+    const began = performance.now()
+    const guess = await this.#guess(most)
     if (guess.length < LEAST_GUESS) await this.#readOne()
-    else this.#try(guess)
+    else this.#try(guess, began)
   }
 
-  /** @param {number} most */
-  #guess(most) {
+  /** @param {number} most @returns {Promise<number[]>} */
+  async #guess(most) {
     const isLikely = this.#drafter.run >= this.#leastRun
     if (!isLikely || this.#credit < CREDIT || this.#tokenMs === 0) return []
     const room = Math.min(most - 1, this.#timeline.room - 1, this.#draft.capacity - 1)
@@ -81,14 +92,13 @@ export class Speculation {
     session.append([ids.at(ids.length - 1)])
     const ms = performance.now() - began
     this.#tokenMs = this.#tokenMs === 0 ? ms : this.#tokenMs + FRESH * (ms - this.#tokenMs)
-    this.#credit = Math.min(CREDIT, this.#credit + SHARE)
+    this.#credit = Math.min(Math.max(CREDIT, this.#credit), this.#credit + SHARE)
     await this.#timeline.passed()
   }
 
-  /** @param {number[]} guess */
-  #try(guess) {
+  /** @param {number[]} guess @param {number} began when it was asked for */
+  #try(guess, began) {
     const { ids } = this.#timeline
-    const began = performance.now()
     this.#draft.read([ids.at(ids.length - 1), ...guess], 1)
     this.#trial = { ids: guess, right: 0, ms: performance.now() - began }
     this.drafted += guess.length
@@ -105,13 +115,19 @@ export class Speculation {
     this.#draft.keep(Math.max(1, Math.min(right + 1, ids.length - session.position)))
     const ms = trial.ms + performance.now() - began
     this.accepted += right
-    this.#credit = Math.min(2 * CREDIT, this.#credit + right + 1 - ms / this.#tokenMs)
+    const loss = ms / this.#tokenMs - right - 1
+    this.#drafter.lost(loss)
+    this.#credit = Math.min(2 * CREDIT, this.#credit - loss)
     this.#leastRun = right > 0 ? LEAST_RUN : Math.min(MOST_RUN, 2 * this.#leastRun)
     await this.#timeline.passed()
   }
 
   async close() {
-    await this.settle()
-    this.#draft.close()
+    try {
+      await this.settle()
+    } finally {
+      this.#draft.close()
+      this.#drafter.close()
+    }
   }
 }

@@ -235,6 +235,7 @@ class Startup {
       )
       meter.enter('start')
       const [tokenizer, ids] = await Promise.all([this.#tokenizer, this.#prompt?.done, this.#team])
+      const draftModel = await this.#loadDraftModel(core, header)
       signal.throwIfAborted()
       return new Engine({
         core,
@@ -247,6 +248,7 @@ class Startup {
         reload: this.#reload,
         cache: this.#file.report(),
         readIds: ids ?? null,
+        draftModel,
       })
     } catch (error) {
       this.#isOver = true
@@ -258,6 +260,33 @@ class Startup {
     } finally {
       signal.removeEventListener('abort', onAbort)
     }
+  }
+
+  /**
+   * The model that guesses, beside the one that is loaded: ids must mean the same to both.
+   * @param {Core} core @param {PackedHeader} header @returns {Promise<import('./core-model.js').CoreModel | null>}
+   */
+  async #loadDraftModel(core, header) {
+    const { draftSource, download } = this.#options
+    if (!draftSource) return null
+    const { signal } = this.#stop
+    // Pinned is the model itself.
+    const options = { ...download, identity: null }
+    const control = { meter: new LoadMeter(undefined), signal }
+    return withFile(draftSource, options, control, async (file) => {
+      /** @type {string | null} */
+      let json = null
+      const onTokenizer = (/** @type {string} */ text) => {
+        json = text
+      }
+      const loaded = await loadModel(core, file, {}, { onTokenizer })
+      const isSame =
+        loaded.header.config.vocab_size === header.config.vocab_size &&
+        json === (await this.#tokenizerJson)
+      if (isSame) return loaded.model
+      loaded.model.close()
+      throw new BmError('mismatch', `${file.name}: the draft model has another tokenizer`)
+    })
   }
 
   /**

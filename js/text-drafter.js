@@ -74,6 +74,13 @@ export class TextDrafter {
     return run
   }
 
+  /** All is known at once. */
+  async read() {}
+
+  lost() {}
+
+  close() {}
+
   /** @param {number} count at most @returns {number[]} what may come next; a text that goes round goes on going round */
   propose(count) {
     if (this.#at === 0) return []

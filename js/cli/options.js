@@ -66,6 +66,10 @@ export const MODEL_OPTIONS = {
     value: CHOICES.device.join('|'),
     help: `that computes (default ${CHOICES.device[0]}); in Node webgpu needs the package of that name`,
   },
+  'draft-model': {
+    value: 'FILE|URL|hf:NAME',
+    help: 'a smaller model of the same tokenizer, for --draft model',
+  },
   threads: { value: 'N|auto', help: 'that compute, 1 to 64 (default auto); changes no result' },
   variant: {
     value: 'NAME',
@@ -279,6 +283,7 @@ export function readModelOptions(parsed) {
   const device = values.get('device')?.[0] ?? CHOICES.device[0]
   checkChoice('device', device, '--device')
   const variant = values.get('variant')?.[0]
+  const draftModel = values.get('draft-model')?.[0]
   if (variant === '') throw new UsageError('--variant is empty, want the name of a kernel family')
   return {
     source,
@@ -288,6 +293,7 @@ export function readModelOptions(parsed) {
       cache: readCache(parsed),
       threads,
       ...(variant === undefined ? {} : { variant }),
+      ...(draftModel === undefined ? {} : { draftModel }),
     },
   }
 }

@@ -18,20 +18,21 @@ const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1] 
 
 /**
  * @param {string} what @param {BiMamba} model @param {string | number[]} prompt @param {GenerateOptions} options @param {number} rounds
+ * @param {'text' | 'model'} [guesser]
  */
-async function measure(what, model, prompt, options, rounds) {
+async function measure(what, model, prompt, options, rounds, guesser = 'text') {
   /** @type {number[]} */
   const ratios = []
   let told = ''
   for (let round = 0; round <= rounds; round++) {
-    const ms = { none: 0, text: 0 }
-    for (const draft of /** @type {const} */ (['none', 'text'])) {
+    const ms = { none: 0, text: 0, model: 0 }
+    for (const draft of /** @type {const} */ (['none', guesser])) {
       for await (const _ of model.generateIds(prompt, { ...options, stopTokens: [], draft }));
       const { decodeMs = 0, tokens = 0, drafted = 0, accepted = 0 } = model.lastStats ?? {}
       ms[draft] = decodeMs
       told = `${tokens} tokens, ${accepted} of ${drafted} guesses right`
     }
-    if (round > 0) ratios.push(ms.none / ms.text)
+    if (round > 0) ratios.push(ms.none / ms[guesser])
   }
   console.log(`${what.padEnd(40)}${median(ratios).toFixed(3)} times as fast   ${told}`)
 }
@@ -43,7 +44,8 @@ const rounds = Number(values.rounds)
 if (!SHAPE_NAMES.some((name) => name === values.shape))
   throw new Error(`--shape is ${values.shape}, want ${SHAPE_NAMES.join(', ')}`)
 
-const trained = await BiMamba.load(TRAINED, { inline: true, threads: 1 })
+const small = new URL('../../models/tales-nano/tales-nano.safetensors', import.meta.url)
+const trained = await BiMamba.load(TRAINED, { inline: true, threads: 1, draftModel: small })
 const prompt = 'Once upon a time'
 const greedy = { temperature: 0 }
 await measure(
@@ -57,6 +59,8 @@ for (const seed of [1, 2, 3]) {
   const sampled = { temperature: 0.8, maxTokens: 1500, seed }
   await measure(`sampled, seed ${seed}: it does not`, trained, prompt, sampled, rounds)
 }
+const sampled = { temperature: 0.6, maxTokens: 1500, seed: 1 }
+await measure('sampled, tales-nano guesses', trained, prompt, sampled, rounds, 'model')
 await trained.close()
 
 const shape = /** @type {import('../../js/bench/synthetic-model.js').ShapeName} */ (values.shape)

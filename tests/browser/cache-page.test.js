@@ -80,7 +80,7 @@ async function freshPage(t) {
   return { page: await openPage(context), context }
 }
 
-/** What can cross to a page. @typedef {Omit<import('../../js/settings.js').LoadOptions, 'fetch' | 'onProgress' | 'signal'>} PageOptions */
+/** What can cross to a page. @typedef {Omit<import('../../js/settings.js').LoadOptions, 'fetch' | 'onProgress' | 'signal' | 'draftModel'>} PageOptions */
 /** @typedef {{ error: null, scores: (number | null)[], cache: import('../../js/download.js').CacheReport | null }} Loaded */
 /** @typedef {{ error: string, code: string }} Failed */
 

@@ -131,6 +131,53 @@ test('wherever the loop is left, the session is at the tokens that were given ou
   await model.close()
 })
 
+for (const inline of [true, false]) {
+  test(`${inline ? 'inline' : 'worker'}: a smaller model guesses, and the text is the large one\u2019s`, async () => {
+    const model = await BiMamba.load(TALES, { inline, draftModel: NANO })
+    let [drafted, accepted] = [0, 0]
+    for (const [i, prompt] of ['Once upon a time', 'The king', 'One day a girl'].entries()) {
+      const options = { ...GREEDY, maxTokens: 300, temperature: i === 2 ? 0.5 : 0, seed: i }
+      const plain = await collect(model.generateIds(prompt, options))
+      assert.deepEqual(
+        await collect(model.generateIds(prompt, { ...options, draft: 'model' })),
+        plain,
+      )
+      drafted += Number(model.lastStats?.drafted)
+      accepted += Number(model.lastStats?.accepted)
+      // And in a session that is left and goes on.
+      const session = await model.createSession()
+      await session.append(prompt)
+      /** @type {number[]} */
+      const given = []
+      for (const count of [3, 50, 1]) {
+        const { seed, ...rest } = options
+        const all = {
+          ...rest,
+          ...(given.length === 0 ? { seed } : {}),
+          draft: /** @type {const} */ ('model'),
+        }
+        let left = count
+        for await (const id of session.generateIds(all)) {
+          given.push(id)
+          if (--left === 0) break
+        }
+      }
+      assert.deepEqual(given, plain.slice(0, 54))
+      await session.close()
+    }
+    assert.ok(drafted >= accepted && accepted > 0, `${accepted} of ${drafted}`)
+    await model.close()
+  })
+}
+
+test('a model of another tokenizer cannot guess', async () => {
+  const other = await tinyModel()
+  await assert.rejects(BiMamba.load(TALES, { draftModel: other }), {
+    code: 'mismatch',
+    message: /the draft model has another tokenizer/,
+  })
+})
+
 test('several texts together need no guesses, and a wrong value is refused', async () => {
   const sessions = [await nano.createSession(), await nano.createSession()]
   await Promise.all(sessions.map((session) => session.append('Once upon a time')))
@@ -138,10 +185,10 @@ test('several texts together need no guesses, and a wrong value is refused', asy
   await collect(nano.generateTogether(sessions, options))
   for (const session of sessions) assert.equal(session.lastStats?.drafted, 0)
   await Promise.all(sessions.map((session) => session.close()))
-  const wrong = { draft: /** @type {'text'} */ (/** @type {unknown} */ ('model')) }
+  const wrong = { draft: /** @type {'text'} */ (/** @type {unknown} */ ('best')) }
   await assert.rejects(collect(nano.generate('x', wrong)), {
     code: 'argument',
-    message: /draft is "model", want none, text/,
+    message: /draft is "best", want none, text, model/,
   })
 })
 
