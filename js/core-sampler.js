@@ -102,6 +102,17 @@ export class CoreSampler {
     this.#core.call('sampler_accept', this.#open(), id)
   }
 
+  /**
+   * What may be drawn from now on, whatever the settings say.
+   *
+   * @param {Uint32Array | null} mask bit id % 32 of word id / 32; null: everything
+   * @throws {BmError} `argument`: that leaves none
+   */
+  allow(mask) {
+    if (mask) this.#core.stageIds(mask)
+    this.#core.check('sampler_allow', this.#open(), mask ? 0 : 1)
+  }
+
   /** @returns {number} an id drawn from the session's last logits; neither appended nor accepted */
   sample() {
     return this.#core.call('sampler_sample', this.#open(), this.#session.logitsPointer(-1))

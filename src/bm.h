@@ -392,6 +392,13 @@ void bm_sampler_free(bm_sampler *sampler);
 /* Tells the sampler of one token of the context, in order. Ids outside the vocabulary are ignored. */
 void bm_sampler_accept(bm_sampler *sampler, uint32_t id);
 
+/*
+ * What may be drawn from now on: bit id % 32 of word id / 32, [ceil(vocab_size / 32)], copied; NULL: everything again. No other setting lets
+ * another id through; where no_repeat_ngram would leave none, it gives way.
+ * BM_E_ARGUMENT, and nothing changes: no id is allowed, or all that are have a bias of -infinity.
+ */
+bm_status bm_sampler_allow(bm_sampler *sampler, const uint32_t *allowed, bm_error *err);
+
 /* Draws one id from finite logits [vocab_size]; advances the random state; does not accept it. */
 uint32_t bm_sampler_sample(bm_sampler *sampler, const float *logits);
 

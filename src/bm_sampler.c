@@ -26,8 +26,10 @@ struct bm_sampler {
     uint32_t *breakers; /* [options.n_dry_breakers] */
     float *logits;      /* [vocab_size] after all that changes them */
     uint8_t *is_banned; /* [vocab_size] */
-    candidate *heap;    /* [vocab_size] */
-    candidate *kept;    /* [vocab_size] in order of falling probability */
+    uint32_t *allowed;  /* [ceil(vocab_size / 32)] bits; counts while is_masked */
+    bool is_masked;
+    candidate *heap; /* [vocab_size] */
+    candidate *kept; /* [vocab_size] in order of falling probability */
 };
 
 static const float LN_2 = 0.693147181f;
@@ -64,6 +66,10 @@ static bool looks_back(const bm_sampling *o) {
     return o->no_repeat_ngram > 0 || o->dry_multiplier > 0.0f;
 }
 
+static size_t mask_words(uint32_t vocab_size) {
+    return ((size_t)vocab_size + 31) / 32;
+}
+
 static bm_sampler *layout(bm_arena *arena, uint32_t vocab_size, const bm_sampling *o) {
     bm_sampler *s = bm_arena_take(arena, 1, sizeof *s);
     bm_sampler plan = {
@@ -76,6 +82,7 @@ static bm_sampler *layout(bm_arena *arena, uint32_t vocab_size, const bm_samplin
         .breakers = bm_arena_take(arena, o->n_dry_breakers, sizeof(uint32_t)),
         .logits = bm_arena_take(arena, vocab_size, sizeof(float)),
         .is_banned = bm_arena_take(arena, vocab_size, sizeof(uint8_t)),
+        .allowed = bm_arena_take(arena, mask_words(vocab_size), sizeof(uint32_t)),
         .heap = bm_arena_take(arena, vocab_size, sizeof(candidate)),
         .kept = bm_arena_take(arena, vocab_size, sizeof(candidate)),
     };
@@ -241,25 +248,75 @@ static void penalise_repeats(bm_sampler *s) {
     }
 }
 
-/* Marks what may not be drawn; nothing, if that is all there is. Returns whether anything is. */
-static bool ban(bm_sampler *s) {
+static bool is_allowed(const bm_sampler *s, uint32_t id) {
+    return !s->is_masked || (s->allowed[id / 32] >> id % 32 & 1u) != 0;
+}
+
+/* Marks what is not allowed and what has a bias of -infinity; returns how many ids that leaves. */
+static size_t ban_for_good(bm_sampler *s) {
     const bm_sampling *o = &s->options;
-    memset(s->is_banned, 0, s->vocab_size);
-    size_t banned = 0;
-    for (size_t i = 0; i < o->n_biases; i++)
-        if (s->biases[i].bias == -INFINITY) {
-            s->is_banned[s->biases[i].id] = 1;
-            banned++;
+    size_t left = 0;
+    for (uint32_t id = 0; id < s->vocab_size; id++) {
+        s->is_banned[id] = !is_allowed(s, id);
+        left += !s->is_banned[id];
+    }
+    for (size_t i = 0; i < o->n_biases; i++) {
+        uint8_t *mark = &s->is_banned[s->biases[i].id];
+        if (s->biases[i].bias == -INFINITY && !*mark) {
+            *mark = 1;
+            left--;
         }
+    }
+    return left;
+}
+
+/* Also marks what would repeat an n-gram. Returns whether any id of those `left` stays. */
+static bool ban_repeats(bm_sampler *s, size_t left) {
+    const bm_sampling *o = &s->options;
     if (o->no_repeat_ngram > 0 && s->history.reach > 0)
         for (uint32_t id = 0; id < s->vocab_size; id++)
             if (!s->is_banned[id] && s->history.repeat[id] >= o->no_repeat_ngram) {
                 s->is_banned[id] = 1;
-                banned++;
+                left--;
             }
-    if (banned == s->vocab_size)
-        memset(s->is_banned, 0, s->vocab_size);
-    return banned > 0;
+    return left > 0;
+}
+
+/*
+ * Marks what may not be drawn, and returns whether anything is marked. Where that would be all, repeating gives way; and where
+ * biases alone ban all, they do: bm_sampler_allow has seen to it that the mask is not part of that.
+ */
+static bool ban(bm_sampler *s) {
+    const bm_sampling *o = &s->options;
+    if (!s->is_masked && o->n_biases == 0 && o->no_repeat_ngram == 0)
+        return false;
+    if (ban_repeats(s, ban_for_good(s)))
+        return true;
+    if (s->is_masked) {
+        ban_for_good(s);
+        return true;
+    }
+    memset(s->is_banned, 0, s->vocab_size);
+    return false;
+}
+
+bm_status bm_sampler_allow(bm_sampler *s, const uint32_t *allowed, bm_error *err) {
+    if (allowed) {
+        size_t left = 0;
+        for (uint32_t id = 0; id < s->vocab_size; id++)
+            left += allowed[id / 32] >> id % 32 & 1u;
+        if (left == 0)
+            return bm_fail(err, BM_E_ARGUMENT, "no token is allowed");
+        for (size_t i = 0; i < s->options.n_biases; i++)
+            if (s->biases[i].bias == -INFINITY)
+                left -= allowed[s->biases[i].id / 32] >> s->biases[i].id % 32 & 1u;
+        if (left == 0)
+            return bm_fail(err, BM_E_ARGUMENT,
+                           "every token that is allowed here has a bias of -infinity");
+        memcpy(s->allowed, allowed, mask_words(s->vocab_size) * sizeof *allowed);
+    }
+    s->is_masked = allowed != NULL;
+    return BM_OK;
 }
 
 static void adjust(bm_sampler *s, const float *logits) {
@@ -425,7 +482,7 @@ static candidate draw(bm_sampler *s, size_t kept, double sum) {
 uint32_t bm_sampler_sample(bm_sampler *s, const float *logits) {
     const bm_sampling *o = &s->options;
     adjust(s, logits);
-    bool has_bans = (o->n_biases > 0 || o->no_repeat_ngram > 0) && ban(s);
+    bool has_bans = ban(s);
     candidate best = most_likely(s, has_bans);
     if (o->temperature == 0.0f)
         return best.id;

@@ -18,7 +18,7 @@
     result wasm_##name(__VA_ARGS__);                                                               \
     __attribute__((export_name(#name))) result wasm_##name(__VA_ARGS__)
 
-enum { STAGING_SIZE = 1 << 16 };
+enum { STAGING_SIZE = 1 << 17 };
 
 static union {
     _Alignas(64) uint8_t bytes[STAGING_SIZE];
@@ -449,6 +449,11 @@ EXPORT(void, sampler_free, bm_sampler *sampler) {
 
 EXPORT(void, sampler_accept, bm_sampler *sampler, uint32_t id) {
     bm_sampler_accept(sampler, id);
+}
+
+/* ceil(vocab_size / 32) words from the staging buffer, or everything. */
+EXPORT(bm_status, sampler_allow, bm_sampler *sampler, bool is_all) {
+    return bm_sampler_allow(sampler, is_all ? NULL : staging.ids, &last_error);
 }
 
 EXPORT(uint32_t, sampler_sample, bm_sampler *sampler, const float *logits) {

@@ -276,8 +276,14 @@ static void use_sampler(input *in, const bm_config *config) {
     for (size_t draw = 0; sampler && draw < 8; draw++) {
         for (uint32_t i = 0; i < config->vocab_size; i++)
             logits[i] = wild >= 0xc0 ? check_wide(&r, -120, 127) : 5.0f * check_normal(&r);
+        uint32_t *allowed = check_take((config->vocab_size + 31) / 32 * sizeof *allowed);
+        for (uint32_t i = 0; i < (config->vocab_size + 31) / 32; i++)
+            allowed[i] = (uint32_t)check_next(&r) & (wild % 4 ? UINT32_MAX : 1u);
+        bool is_masked = draw % 2 && bm_sampler_allow(sampler, allowed, NULL) == BM_OK;
         uint32_t id = bm_sampler_sample(sampler, logits);
         CHECK(id < config->vocab_size, "id %u", id);
+        CHECK(!is_masked || (allowed[id / 32] >> id % 32 & 1u) != 0, "id %u is not allowed", id);
+        bm_sampler_allow(sampler, NULL, NULL);
         for (size_t i = 0; i < 40; i++)
             bm_sampler_accept(sampler, wild % 2 ? id : (uint32_t)check_between(&r, 0, 5));
         bm_sampler_state state = bm_sampler_save(sampler);

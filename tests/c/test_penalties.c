@@ -234,6 +234,47 @@ static void all_banned(uint64_t seed) {
     bm_sampler_free(sampler);
 }
 
+/* No setting lets an id through that the mask does not have; the best of those that it has comes. A mask that leaves nothing is refused. */
+static void mask_holds(uint64_t seed) {
+    check_random r = check_seed(seed, 5);
+    scene s = random_scene(&r);
+    bool is_greedy = check_between(&r, 0, 1);
+    s.options.temperature = is_greedy ? 0.0f : check_uniform(&r, 0.1, 2.0);
+    s.options.top_k = (uint32_t)check_between(&r, 0, 3);
+    s.options.typical_p = check_between(&r, 0, 1) ? 1.0f : check_uniform(&r, 0.1, 0.9);
+    s.options.top_p = check_uniform(&r, 0.1, 1.0);
+    s.options.min_p = check_between(&r, 0, 1) ? 0.0f : check_uniform(&r, 0.0, 1.0);
+    s.options.mirostat_tau = check_between(&r, 0, 3) ? 0.0f : 2.0f;
+    s.options.mirostat_eta = 0.1f;
+    bm_sampler *sampler = sampler_of(&s);
+    double want[MAX_VOCAB];
+    adjusted(&s, want);
+    uint32_t kept = (1u << s.vocab) - 1;
+    for (size_t i = 0; i < 40; i++) {
+        uint32_t mask = (uint32_t)check_next(&r) & ((1u << s.vocab) - 1);
+        uint32_t free = mask;
+        for (size_t b = 0; b < s.options.n_biases; b++)
+            if (s.biases[b].bias == -INFINITY)
+                free &= ~(1u << s.biases[b].id);
+        bm_status status = bm_sampler_allow(sampler, &mask, NULL);
+        CHECK((status == BM_OK) == (free != 0), "mask %x: status %d", mask, (int)status);
+        kept = status == BM_OK ? free : kept; /* a mask that is refused changes nothing */
+        uint32_t id = bm_sampler_sample(sampler, s.logits);
+        if (kept != (1u << s.vocab) - 1)
+            CHECK(kept >> id & 1u, "id %u came, allowed are %x", id, kept);
+        if (status != BM_OK || !is_greedy)
+            continue;
+        double best = -INFINITY;
+        for (uint32_t other = 0; other < s.vocab; other++)
+            if (free >> other & 1u)
+                best = fmax(best, want[other]);
+        CHECK(want[id] >= best - 1e-4 * (1.0 + fabs(best)), "id %u has %g, best is %g", id,
+              want[id], best);
+    }
+    CHECK(bm_sampler_allow(sampler, NULL, NULL) == BM_OK, "NULL allows everything");
+    bm_sampler_free(sampler);
+}
+
 typedef struct {
     double p;
     double key;
@@ -381,6 +422,7 @@ int main(int argc, char **argv) {
         {"greedy_takes_the_best", greedy_takes_the_best, 400},
         {"draws_follow", draws_follow, 200},
         {"all_banned", all_banned, 2},
+        {"mask_holds", mask_holds, 400},
         {"typical", typical, 100},
         {"mirostat", mirostat, 60},
         {"states_continue", states_continue, 100},
