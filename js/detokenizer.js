@@ -106,6 +106,11 @@ export class Detokenizer {
     return this.#decoder.decode(bytes, { stream: true })
   }
 
+  /** @returns {boolean} whether a space that comes now is the tokenizer's own, and not printed */
+  get atStart() {
+    return this.#atStart
+  }
+
   /** @returns {string} U+FFFD for a character that was never completed, else nothing */
   flush() {
     return this.#decoder.decode()

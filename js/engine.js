@@ -5,6 +5,7 @@
  * methods. Knows nothing of messages, and trusts its arguments: js/model.js has checked them.
  */
 
+import { Formats } from './constraint.js'
 import { detokenize, TokenBytes } from './detokenizer.js'
 import { BmError } from './errors.js'
 import { evaluate, generate, newStats } from './generate.js'
@@ -90,6 +91,7 @@ export class Engine {
   #takeover = null
   #tokenizer
   #table
+  #formats
   #cache
   /** @type {Uint32Array | null} what the session has read of a prompt that no job has asked for yet */
   #readIds
@@ -125,6 +127,7 @@ export class Engine {
     this.#header = header
     this.#tokenizer = tokenizer
     this.#table = tokenizer && new TokenBytes(tokenizer.file)
+    this.#formats = new Formats(this.#table, header.config.vocab_size)
     this.#options = options
     this.#deviceNote = parts.deviceNote ?? null
     this.#reload = parts.reload ?? null
@@ -136,6 +139,7 @@ export class Engine {
       header,
       tokenizer,
       table: this.#table,
+      formats: this.#formats,
       options,
       drafts: draftsOf(parts.draftModel ?? null, options),
     }
@@ -433,11 +437,12 @@ export class Engine {
     const stats = newStats(settings.seed ?? 0)
     const { bosId, addBos, eosIds } = this.#header
     try {
+      const format = await this.#formats.prepare(settings.format)
       const reader = { bosId, addBos, tokenizer: this.#tokenizer }
       const ids = await promptIds(reader, prompt, settings.bos, signal)
       this.#checkOpen()
       this.#timeline.restart(ids, this.#takeRead(ids))
-      const lanes = [{ timeline: this.#timeline, settings, stats }]
+      const lanes = [{ timeline: this.#timeline, settings, format, stats }]
       const recover = this.#recover.bind(this)
       const { drafts } = this.#sessions.parts
       const shared = { model: this.#model, lanes, eosIds, table: this.#table, drafts }

@@ -27,7 +27,7 @@ import { TextStream } from './text-stream.js'
  * @typedef {object} Stats
  * @property {number} promptTokens  before the first new one, BOS included
  * @property {number} tokens        sampled, without the EOS that ended it
- * @property {'eos' | 'stop' | 'length' | 'abort' | 'error'} finishReason  'abort': by signal, or the caller stopped pulling
+ * @property {'eos' | 'stop' | 'length' | 'abort' | 'error'} finishReason  'stop': a stop string, or the format is complete; 'abort': by signal, or the caller stopped pulling
  * @property {number} seed          give it again for the same text
  * @property {number} prefillMs
  * @property {number} decodeMs      from the end of the prompt to the last token; the caller's time between pulls counts
@@ -60,6 +60,7 @@ export function newStats(seed) {
  * @typedef {object} Lane
  * @property {Timeline} timeline  with at least one token
  * @property {Settings} settings
+ * @property {import('./constraint.js').PreparedFormat | null} format  of its settings
  * @property {Stats} stats        written to: what was counted, and how the text ended, if it came to its end
  */
 
@@ -84,7 +85,7 @@ class Writer {
   speculation = null
 
   /** @param {number} index @param {Lane} lane @param {GenerateJob} job */
-  constructor(index, { timeline, settings, stats }, { eosIds, table, isLast }) {
+  constructor(index, { timeline, settings, format, stats }, { eosIds, table, isLast }) {
     this.index = index
     this.timeline = timeline
     this.stats = stats
@@ -93,7 +94,8 @@ class Writer {
     this.isLast = isLast
     this.table = table
     this.ends = settings.stopTokens ?? eosIds
-    this.text = new TextStream(table, settings.stop, timeline)
+    this.text = new TextStream(table, settings.stop, timeline, format !== null)
+    this.constraint = format?.begin(this.ends, this.text.atStart)
     // Random numbers go on where the last generation left them, unless a seed says where they begin.
     if (settings.seed !== null) Object.assign(timeline, { seed: settings.seed, random: null })
     stats.seed = timeline.seed
@@ -120,13 +122,14 @@ class Writer {
   /** What the generation before this one held back. @returns {GeneratedPiece[]} */
   begin() {
     const text = this.text.begin()
-    if (this.text.stopped) this.#finish('stop')
+    if (this.text.stopped || this.constraint?.isComplete) this.#finish('stop')
     return this.#rest(text)
   }
 
   /** @param {number} began when the prompt was read @returns {GeneratedPiece[]} the next token's, none at the end of the text */
   next(began) {
     const { settings, timeline, stats } = this
+    if (this.constraint) this.sampler.allow(this.constraint.mask())
     const id = this.sampler.sample()
     const about = this.#chances(id)
     if (this.ends.includes(id)) {
@@ -135,10 +138,11 @@ class Writer {
     }
     this.sampler.accept(id)
     timeline.push(id)
+    if (this.table) this.constraint?.accept(this.table.of(id))
     const text = this.text.push(id)
     stats.tokens++
     stats.decodeMs = performance.now() - began
-    if (this.text.stopped) this.#finish('stop')
+    if (this.text.stopped || this.constraint?.isComplete) this.#finish('stop')
     else if (stats.tokens >= settings.maxTokens) this.#finish('length')
     const rest = this.isDone ? this.#end() : ''
     return [{ lane: this.index, id, text: text + rest, position: timeline.position, ...about }]
@@ -350,6 +354,6 @@ export async function* evaluate({ timeline, vocabSize, logits, top, signal }) {
 
 /** @param {Settings} settings @param {number} seed @returns {import('./core.js').Sampling} */
 function samplerOptions(settings, seed) {
-  const { maxTokens, stop, stopTokens, bos, logprobs, draft, ...sampling } = settings
+  const { maxTokens, stop, stopTokens, bos, logprobs, format, draft, ...sampling } = settings
   return { ...sampling, seed }
 }

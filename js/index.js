@@ -29,4 +29,5 @@ export { VERSION } from './version.js'
 /** @typedef {import('./session-settings.js').CreateSessionOptions} CreateSessionOptions */
 /** @typedef {import('./session-settings.js').SessionGenerateOptions} SessionGenerateOptions */
 /** @typedef {import('./settings.js').LogitBias} LogitBias */
+/** @typedef {import('./text-format.js').TextFormat} TextFormat */
 /** @typedef {import('./session-store.js').KeptSession} KeptSession */

@@ -24,6 +24,7 @@ import { Timeline } from './timeline.js'
  * @property {import('./format.js').PackedHeader} header
  * @property {import('./tokenizer.js').Tokenizer | null} tokenizer
  * @property {import('./detokenizer.js').TokenBytes | null} table
+ * @property {import('./constraint.js').Formats} formats
  * @property {import('./timeline.js').StateOptions} options
  * @property {(() => import('./core-session.js').CoreSession) | undefined} drafts  a session of a smaller model, which guesses
  */
@@ -124,12 +125,13 @@ export class SessionHost {
    */
   async *generate(ids, settings, stats, signal) {
     yield* this.#exclusive(ids, async function* (host, timelines) {
+      const formats = await host.#prepare(settings)
       for (const timeline of timelines) {
         // A text from nothing begins with BOS.
         if (timeline.position > 0) continue
         await host.#recovering(() => host.append(timeline, '', null, signal))
       }
-      yield* host.#continue(timelines, settings, stats, signal)
+      yield* host.#continue(timelines, { settings, formats, stats }, signal)
     })
   }
 
@@ -146,18 +148,17 @@ export class SessionHost {
   async *reply(id, messages, settings, stats, signal) {
     yield* this.#exclusive([id], async function* (host, [timeline]) {
       if (!timeline) return
+      const formats = await host.#prepare([settings])
       await host.#recovering(() => host.chat.read(timeline, messages, true, signal))
-      const stop = [...settings.stop, ...(await host.chat.stops())]
+      // A format says itself where its text ends.
+      const stop = settings.format ? [] : [...settings.stop, ...(await host.chat.stops())]
+      const one = { settings: [{ ...settings, stop }], formats, stats: [stats] }
       let text = ''
       try {
-        for await (const piece of host.#continue(
-          [timeline],
-          [{ ...settings, stop }],
-          [stats],
-          signal,
-        )) {
+        for await (const piece of host.#continue([timeline], one, signal)) {
           // A template may leave the space before the first word to the model.
-          const told = text === '' ? piece.text.trimStart() : piece.text
+          const isSpaced = text === '' && !settings.format
+          const told = isSpaced ? piece.text.trimStart() : piece.text
           text += told
           yield { ...piece, text: told }
         }
@@ -167,12 +168,24 @@ export class SessionHost {
     })
   }
 
-  /** @param {Timeline[]} timelines @param {Settings[]} settings @param {Stats[]} stats @param {AbortSignal} [signal] */
-  async *#continue(timelines, settings, stats, signal) {
+  /** Formats are read before anything else is done, so that a bad one changes nothing. @param {Settings[]} settings */
+  async #prepare(settings) {
+    const formats = []
+    for (const { format } of settings) formats.push(await this.#parts.formats.prepare(format))
+    return formats
+  }
+
+  /**
+   * @param {Timeline[]} timelines
+   * @param {{ settings: Settings[], formats: (import('./constraint.js').PreparedFormat | null)[], stats: Stats[] }} each one for each
+   * @param {AbortSignal} [signal]
+   */
+  async *#continue(timelines, { settings, formats, stats }, signal) {
     const { model, header, table, drafts } = this.#parts
     const lanes = timelines.map((timeline, i) => ({
       timeline,
       settings: /** @type {Settings} */ (settings[i]),
+      format: formats[i] ?? null,
       stats: /** @type {Stats} */ (stats[i]),
     }))
     const recover = this.#recover

@@ -8,6 +8,7 @@
  */
 
 import { BmError } from './errors.js'
+import { checkFormat } from './text-format.js'
 
 /**
  * @typedef {object} NumberRule
@@ -104,6 +105,7 @@ const MAX_IDS = 2 ** 28
  *                                        is quicker where a text repeats itself. 'model': guessed by the model of `load({ draftModel })`.
  *                                        Only in WebAssembly, and for a text alone. Default 'none'
  * @property {string | readonly string[]} [stop]  the text ends before the first of these strings
+ * @property {import('./text-format.js').TextFormat} [format]  what the text has to be: { jsonSchema }, { regex } or { grammar }; not together with `stop`
  * @property {boolean} [bos]              begin with the model's BOS token; default: what the file says for text, no for ids
  * @property {AbortSignal} [signal]       stops the work; the generator then throws `signal.reason`
  */
@@ -118,6 +120,7 @@ const MAX_IDS = 2 ** 28
  * @property {number | null} seed  null: random numbers go on where they are
  * @property {string[]} stop
  * @property {number[] | null} stopTokens  null: the model's EOS
+ * @property {import('./text-format.js').TextFormat | null} format
  * @property {boolean | null} bos  null: as the file says
  * @property {'none' | 'text' | 'model'} draft
  * @property {number | null} logprobs  how many alternatives to tell with each token; null: no probabilities at all
@@ -288,7 +291,7 @@ const NUMBER_NAMES = /** @type {NumberSetting[]} */ (Object.keys(NUMBER_SETTINGS
 /** What `generate` accepts. */
 const GENERATE_NAMES = [
   ...NUMBER_NAMES,
-  ...['stop', 'stopTokens', 'logitBias', 'dryBreakers', 'draft', 'bos', 'signal'],
+  ...['stop', 'stopTokens', 'logitBias', 'dryBreakers', 'format', 'draft', 'bos', 'signal'],
 ]
 
 /** At most this many of each: as src/bm.h says. */
@@ -355,12 +358,17 @@ export function checkGenerate(options, vocabSize) {
   })
   const { stop = [], stopTokens, logitBias = [], dryBreakers = [], bos = null } = options
   const { draft = CHOICES.draft[0] } = options
+  const format = options.format === undefined ? null : checkFormat(options.format)
+  if (format && options.stop !== undefined) {
+    throw new BmError('argument', 'stop and format: want one of them, a format says where it ends')
+  }
   return {
     .../** @type {Record<NumberSetting, number>} */ (Object.fromEntries(numbers)),
     stop: checkStop(stop),
     stopTokens: stopTokens === undefined ? null : checkListed('stopTokens', stopTokens, vocabSize),
     logitBias: checkLogitBias(logitBias, vocabSize),
     dryBreakers: checkListed('dryBreakers', dryBreakers, vocabSize),
+    format,
     bos,
     draft,
     logprobs: null,

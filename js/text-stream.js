@@ -17,6 +17,9 @@ import { Detokenizer, StopMatcher } from './detokenizer.js'
  * @property {number} given  how many of its UTF-16 units were given out; the rest was held back, because a stop string may begin there
  */
 
+/** @type {Readonly<Tail>} */
+export const NO_TAIL = Object.freeze({ text: '', given: 0 })
+
 /** A stop string has at most 1000 units. */
 const MOST_TAIL = 999
 
@@ -29,9 +32,12 @@ export class TextStream {
    * @param {TokenBytes | null} table null: no tokenizer, so no text
    * @param {readonly string[]} stops
    * @param {{ ids: import('./id-list.js').IdList, tail: Tail }} before what the text continues
+   * @param {boolean} isApart a text of its own: nothing that is before it is completed in it
    */
-  constructor(table, stops, { ids, tail }) {
+  constructor(table, stops, { ids, tail: before }, isApart) {
+    const tail = isApart ? NO_TAIL : before
     this.#detokenizer = table && new Detokenizer(table, ids)
+    if (isApart) this.#detokenizer?.flush()
     this.#stops = new StopMatcher(stops, tail)
     this.#tail = tail.text
   }
@@ -46,6 +52,11 @@ export class TextStream {
     const text = this.#detokenizer?.push(id) ?? ''
     this.#tail = (this.#tail + text).slice(-MOST_TAIL)
     return this.#stops.push(text)
+  }
+
+  /** @returns {boolean} whether a space that comes now is the tokenizer's own, and not printed */
+  get atStart() {
+    return this.#detokenizer?.atStart ?? false
   }
 
   /** @returns {boolean} whether a stop string was found */

@@ -10,6 +10,7 @@
 import { Checkpoints } from './checkpoints.js'
 import { IdList } from './id-list.js'
 import { Pace, turn } from './pace.js'
+import { NO_TAIL } from './text-stream.js'
 
 /** @typedef {import('./core-model.js').CoreModel} CoreModel */
 /** What computes, in WebAssembly or on the GPU. @typedef {import('./core-session.js').CoreSession | import('./gpu/gpu-session.js').GpuSession} AnySession */
@@ -39,9 +40,6 @@ import { Pace, turn } from './pace.js'
  * @property {Tail} tail
  * @property {readonly Turn[]} turns
  */
-
-/** @type {Readonly<Tail>} */
-const NO_TAIL = Object.freeze({ text: '', given: 0 })
 
 export class Timeline {
   #session

@@ -9,9 +9,11 @@ import { addAbortSignal } from 'node:stream'
 import { openModel } from './model-loading.js'
 import {
   COMMON_OPTIONS,
+  FORMAT_OPTIONS,
   helpText,
   MODEL_OPTIONS,
   parseOptions,
+  readFormat,
   readIds,
   readModelOptions,
   readSettings,
@@ -33,6 +35,7 @@ An empty prompt starts from the model's BOS token. Ctrl-C ends the text.`
 const TABLE = {
   ...MODEL_OPTIONS,
   ...settingOptions(),
+  ...FORMAT_OPTIONS,
   tokens: { value: 'IDS', help: 'the prompt as token ids, 1,2,3: taken as they are' },
   'no-bos': { help: 'do not begin with the BOS token' },
   echo: { help: 'print the prompt before the text' },
@@ -57,6 +60,8 @@ export async function run(args, io) {
   const { source, load } = readModelOptions(parsed)
   const settings = readSettings(parsed)
   if (parsed.flags.has('no-bos')) settings.bos = false
+  const format = await readFormat(parsed)
+  if (format) settings.format = format
   const prompt = await readPrompt(parsed, io)
   // Read while the model loads. Not without BOS: a prompt is then other ids than the load would read.
   const early = settings.bos === undefined ? { prompt } : {}
@@ -167,7 +172,7 @@ function finalLine(stats) {
   const guesses = drafted > 0 ? `; ${stats.accepted} of ${drafted} guesses right` : ''
   const ends = {
     eos: 'end of text',
-    stop: 'stop string',
+    stop: 'stop string or whole format',
     length: 'length',
     abort: 'interrupted',
     error: 'error',

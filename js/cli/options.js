@@ -6,8 +6,10 @@
  * The idea: a command declares its options once; the parser, the error for an unknown one and the help all read that table.
  */
 
+import { readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { BmError, reasonOf } from '../errors.js'
 import {
   CHOICES,
   checkChoice,
@@ -17,6 +19,7 @@ import {
   NUMBER_SETTINGS,
   suggest,
 } from '../settings.js'
+import { checkFormat } from '../text-format.js'
 
 /** The model of `--model` when none is given: the one that comes with the package. */
 export const DEFAULT_MODEL = fileURLToPath(
@@ -166,6 +169,46 @@ function readBias(text) {
   if (id === '') throw new UsageError(`--logit-bias is '${text}', want ID=BIAS`)
   if (bias === '-Infinity') return [Number(id), Number.NEGATIVE_INFINITY]
   return [Number(id), readNumber(bias, '--logit-bias')]
+}
+
+/** @type {OptionTable} what a text has to be; one of them */
+export const FORMAT_OPTIONS = {
+  'json-schema': {
+    value: 'FILE',
+    help: 'the text is JSON that is valid by the schema in this file',
+  },
+  regex: { value: 'REGEX', help: 'the whole text matches this regular expression' },
+  grammar: { value: 'FILE', help: 'the text is one of the grammar (GBNF) in this file' },
+}
+
+/**
+ * @param {ParsedOptions} parsed
+ * @returns {Promise<import('../settings.js').GenerateOptions['format'] | null>}
+ */
+export async function readFormat({ values }) {
+  const given = Object.keys(FORMAT_OPTIONS).filter((name) => values.has(name))
+  const [name] = given
+  if (name === undefined) return null
+  if (given.length > 1) throw new UsageError(`--${given.join(' and --')}: want one of them`)
+  const value = String(values.get(name)?.[0])
+  if (name === 'regex') return checkFormat({ regex: value })
+  const text = await readText(value, `--${name}`)
+  if (name === 'grammar') return checkFormat({ grammar: text })
+  try {
+    return checkFormat({ jsonSchema: JSON.parse(text) })
+  } catch (cause) {
+    if (cause instanceof BmError) throw cause
+    throw new BmError('argument', `--json-schema ${value}: ${reasonOf(cause)}`, { cause })
+  }
+}
+
+/** @param {string} path @param {string} label @returns {Promise<string>} */
+async function readText(path, label) {
+  try {
+    return await readFile(path, 'utf8')
+  } catch (cause) {
+    throw new BmError('io', `${label} ${path}: ${reasonOf(cause)}`, { cause })
+  }
 }
 
 /** Generation options as the command line spells them, in the order of the help. */

@@ -121,6 +121,32 @@ async function workersLeft(page) {
   return page.workers().length
 }
 
+test('a page generates texts of a format, under its strict policy', async () => {
+  const { page, complaints } = await openPage(plain)
+  const texts = await page.evaluate(async () => {
+    const { BiMamba } = /** @type {PageNames} */ (/** @type {unknown} */ (globalThis))
+    const model = await BiMamba.load('../models/good.safetensors')
+    const jsonSchema = { type: 'array', items: { type: 'integer' }, minItems: 2, maxItems: 4 }
+    const found = []
+    for (const format of [
+      { jsonSchema },
+      { regex: '[é日]{4}' },
+      { grammar: 'root ::= "a" "b"+' },
+    ]) {
+      let text = ''
+      for await (const piece of model.generate('x', { format, maxTokens: 300 })) text += piece
+      found.push(text)
+    }
+    await model.close()
+    return found
+  })
+  assert.ok(JSON.parse(texts[0] ?? '').length >= 2)
+  assert.match(texts[1] ?? '', /^[é日]{4}$/)
+  assert.match(texts[2] ?? '', /^ab+$/)
+  assert.deepEqual(complaints, [])
+  await page.close()
+})
+
 for (const { name, inline, isolated } of MODES) {
   test(`${name}, a page generates the text that Node generates`, async () => {
     const { page, complaints } = await openPage(isolated ? isolatedServer : plain)

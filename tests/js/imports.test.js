@@ -35,6 +35,7 @@ const JS_LAW = [
   { layer: 'worker', files: /^js\/worker\.js$/, mayImport: ['package', 'bench', 'platform'] },
   { layer: 'index', files: /^js\/index\.js$/, mayImport: ['package', 'errors'] },
   { layer: 'cache', files: /^js\/cache\//, mayImport: ['cache', 'platform', 'errors'] },
+  { layer: 'grammar', files: /^js\/grammar\//, mayImport: ['grammar', 'errors'] },
   { layer: 'gpu', files: /^js\/gpu\//, mayImport: ['gpu', 'core', 'library', 'errors'] },
   {
     layer: 'bench',
@@ -68,7 +69,7 @@ const JS_LAW = [
   {
     layer: 'package',
     files: /^js\/[^/]+\.js$/,
-    mayImport: ['package', 'core', 'cache', 'gpu', 'platform', 'errors', 'library'],
+    mayImport: ['package', 'core', 'cache', 'gpu', 'grammar', 'platform', 'errors', 'library'],
   },
   { layer: 'web', files: /^web\//, mayImport: ['web', 'index'] },
   { layer: 'scripts', files: /^scripts\//, mayImport: ['scripts'] },

@@ -68,7 +68,7 @@ function timelineOf(session) {
 async function generated(session, signal, { maxTokens = SETTINGS.maxTokens, onPiece } = {}) {
   const stats = newStats(3)
   const settings = { ...SETTINGS, maxTokens }
-  const lanes = [{ timeline: timelineOf(session), settings, stats }]
+  const lanes = [{ timeline: timelineOf(session), settings, format: null, stats }]
   const job = { model, lanes, eosIds: [], table: null, isLast: true }
   const ids = []
   for await (const { id } of generate(signal ? { ...job, signal } : job)) {
