@@ -195,6 +195,7 @@ function readCall(asked, kind) {
     frequencyPenalty: asked.frequencyPenalty,
     seed: asked.seed,
     stop: asked.stopSequences,
+    format: formatOf(asked.responseFormat),
     signal: asked.abortSignal,
     ...asked.providerOptions?.bimamba,
   }
@@ -205,8 +206,6 @@ function readCall(asked, kind) {
   const warnings = []
   if (asked.tools && asked.tools.length > 0)
     warnings.push({ type: 'unsupported', feature: 'tools' })
-  if (asked.responseFormat?.type === 'json')
-    warnings.push({ type: 'unsupported', feature: 'responseFormat' })
   return {
     ...{ kind, warnings },
     messages: asked.prompt.map(readMessage),
@@ -225,4 +224,10 @@ function readMessage({ role, content }) {
   const text = texts.join('')
   // As the package keeps what it has said.
   return { role, content: role === 'assistant' ? text.trim() : text }
+}
+
+/** @param {CallOptions['responseFormat']} wanted @returns {import('../index.js').TextFormat | undefined} */
+function formatOf(wanted) {
+  if (wanted?.type !== 'json') return undefined
+  return { jsonSchema: wanted.schema ?? { type: 'object' } }
 }

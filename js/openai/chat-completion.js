@@ -31,8 +31,6 @@ export function readChatRequest(body) {
   const fields = new Fields(body)
   const sampling = readSampling(fields)
   for (const name of ['tools', 'functions', 'audio']) fields.refuse(name)
-  const format = fields.object('response_format')
-  format?.refuse('type', 'text')
   const wantsLogprobs = fields.flag('logprobs')
   const top = fields.number('top_logprobs', { min: 0, max: MOST_LOGPROBS, integer: true })
   if (top !== undefined && !wantsLogprobs)

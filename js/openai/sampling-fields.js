@@ -2,7 +2,7 @@
  * The fields about sampling, which both kinds of completions have, as options of this package.
  *
  * Owns their defaults, which are those of OpenAI's API and not of the package: temperature 1, everything else off. Beyond that API it knows the names that
- * other servers have for more: `top_k`, `min_p`, `typical_p`, `repetition_penalty`.
+ * other servers have for more: `top_k`, `min_p`, `typical_p`, `repetition_penalty`, and `grammar` (llama.cpp's), `guided_regex` (vLLM's).
  */
 
 /** @typedef {import('./fields.js').Fields} Fields */
@@ -46,6 +46,7 @@ export function readSampling(fields) {
     presencePenalty: number('presence_penalty', -2, 2),
     stop: stop === undefined ? undefined : readStop(fields),
     logitBias: bias,
+    format: readFormat(fields),
   }
   const options = Object.fromEntries(
     Object.entries(given).filter(([, value]) => value !== undefined),
@@ -78,4 +79,20 @@ function readStop(fields) {
   const list = Array.isArray(stop) ? stop : [stop]
   if (list.every((one) => typeof one === 'string' && one !== '')) return list
   throw fields.wrong('stop', 'want a string or an array of strings, none of them empty')
+}
+
+/** @param {Fields} fields @returns {import('../index.js').TextFormat | undefined} what the text has to be */
+function readFormat(fields) {
+  const grammar = fields.text('grammar')
+  if (grammar !== undefined) return { grammar }
+  const regex = fields.text('guided_regex')
+  if (regex !== undefined) return { regex }
+  const format = fields.object('response_format')
+  const type = format?.text('type') ?? 'text'
+  if (!format || type === 'text') return undefined
+  if (type === 'json_object') return { jsonSchema: { type: 'object' } }
+  if (type !== 'json_schema') throw format.wrong('type', 'want text, json_object or json_schema')
+  const schema = format.object('json_schema')?.get('schema')
+  if (typeof schema === 'object' && schema !== null) return { jsonSchema: schema }
+  throw format.wrong('json_schema', 'want an object with a schema')
 }

@@ -12,7 +12,7 @@ import { BiMamba } from '../index.js'
 
 /** A message; content: a text, or parts that are all text. @typedef {{ role: ChatMessage['role'], content: string | { type: string, value: unknown }[], prefix?: boolean }} PromptMessage */
 /** @typedef {string | PromptMessage[]} PromptInput */
-/** @typedef {{ signal?: AbortSignal, responseConstraint?: object }} PromptOptions */
+/** responseConstraint: a JSON schema that the reply is valid by, or an expression that it matches. @typedef {{ signal?: AbortSignal, responseConstraint?: object | RegExp }} PromptOptions */
 
 /**
  * @typedef {object} CreateOptions
@@ -280,15 +280,17 @@ export class LanguageModelSession extends EventTarget {
    * @param {PromptInput} input @param {PromptOptions} options @returns {AsyncGenerator<string, void, void>}
    */
   async *#reply(input, { signal, responseConstraint }) {
-    if (responseConstraint !== undefined)
-      throw new DOMException('responseConstraint cannot be kept to here', 'NotSupportedError')
+    const format = formatOf(responseConstraint)
     const messages = readInput(input)
     const leave = await this.#enter()
     try {
       const before = await this.#session.snapshot()
       let isWhole = false
       try {
-        const options = { ...this.#sampling, maxTokens: MOST_TOKENS, signal: this.#signal(signal) }
+        const options = {
+          ...{ ...this.#sampling, ...(format ? { format } : {}) },
+          ...{ maxTokens: MOST_TOKENS, signal: this.#signal(signal) },
+        }
         yield* this.#session.chat(messages, options)
         isWhole = true
       } finally {
@@ -332,6 +334,12 @@ export class LanguageModelSession extends EventTarget {
   #check() {
     if (this.#isDestroyed) throw new DOMException('the session was destroyed', 'InvalidStateError')
   }
+}
+
+/** @param {object | RegExp | undefined} constraint @returns {import('../index.js').TextFormat | undefined} */
+function formatOf(constraint) {
+  if (constraint === undefined) return undefined
+  return constraint instanceof RegExp ? { regex: constraint.source } : { jsonSchema: constraint }
 }
 
 /** @param {PromptInput} input @returns {ChatMessage[]} */

@@ -4,7 +4,8 @@
 
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { generateText, streamText } from 'ai'
+import { generateText, Output, streamText } from 'ai'
+import { z } from 'zod'
 import { createBimamba } from '../../js/ai-sdk/index.js'
 import { BiMamba } from '../../js/index.js'
 import { collect } from './support/collect.js'
@@ -93,6 +94,15 @@ test('an abort and a cancelled stream stop the work', async () => {
   await reader.cancel()
   const { sessions } = await model.memory()
   assert.ok(sessions <= 6, `${sessions} sessions are open`)
+})
+
+test('generateText gives an object of a schema', async () => {
+  const schema = z.object({ name: z.string().max(12), age: z.int().min(0).max(99) })
+  const { output } = await generateText({
+    ...{ model: bimamba(), prompt: 'Who?', temperature: 1, seed: 5 },
+    output: Output.object({ schema }),
+  })
+  schema.parse(output)
 })
 
 test('what cannot be done is warned about, or refused in words', async () => {

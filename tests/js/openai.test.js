@@ -269,6 +269,39 @@ test('a chat tells of tokens and of others in their place', async () => {
   }
 })
 
+test('a reply is JSON, by a schema or any; and a text of a grammar', async () => {
+  const schema = {
+    ...{ type: 'object', required: ['name', 'tags'], additionalProperties: false },
+    properties: {
+      name: { enum: ['fox', 'dog'] },
+      tags: { type: 'array', items: { type: 'integer' }, maxItems: 3 },
+    },
+  }
+  const { choices } = await client.chat.completions.create({
+    ...{ model: 'tales', messages: MESSAGES, seed: 1 },
+    response_format: { type: 'json_schema', json_schema: { name: 'animal', schema, strict: true } },
+  })
+  const animal = JSON.parse(String(choices[0]?.message.content))
+  assert.ok(
+    ['fox', 'dog'].includes(animal.name) && Array.isArray(animal.tags),
+    JSON.stringify(animal),
+  )
+  assert.equal(choices[0]?.finish_reason, 'stop')
+  const text = await client.completions.create(
+    /** @type {never} */ ({ model: 'tales', prompt: 'Is it? ', grammar: 'root ::= "yes" | "no"' }),
+  )
+  assert.match(String(text.choices[0]?.text), /^(yes|no)$/)
+  const wrong = { type: 'json_schema', json_schema: { name: 'x' } }
+  await assert.rejects(
+    client.chat.completions.create({
+      model: 'tales',
+      messages: MESSAGES,
+      response_format: /** @type {never} */ (wrong),
+    }),
+    { status: 400, message: /response_format.json_schema is .*, want an object with a schema/ },
+  )
+})
+
 test('the `openai` package\u2019s own stream helper and abort', async () => {
   const runner = client.chat.completions.stream({
     model: 'tales',

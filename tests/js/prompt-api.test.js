@@ -115,14 +115,32 @@ test('a model by its place is loaded once, with progress', async (t) => {
   await assert.rejects(missing.create(), /no such file/i) // and it may be tried again
 })
 
+test('a reply keeps to a schema or an expression', async () => {
+  const session = await LanguageModel.create({ temperature: 1, topK: 40 })
+  const schema = {
+    type: 'object',
+    properties: { yes: { type: 'boolean' } },
+    required: ['yes'],
+    additionalProperties: false,
+  }
+  const reply = JSON.parse(await session.prompt('Is it so?', { responseConstraint: schema }))
+  assert.equal(typeof reply.yes, 'boolean')
+  assert.match(
+    await session.prompt('And?', { responseConstraint: /(yes|no), [0-9]{2}/ }),
+    /^(yes|no), [0-9]{2}$/,
+  )
+  await assert.rejects(
+    session.prompt('x', { responseConstraint: { type: 'nonsense' } }),
+    /nonsense/,
+  )
+  session.destroy()
+})
+
 test('what cannot be is refused as Chrome does', async () => {
   await assert.rejects(LanguageModel.create({ temperature: 1 }), TypeError)
   await assert.rejects(LanguageModel.create({ temperature: 9, topK: 3 }), RangeError)
   const session = await LanguageModel.create()
   await assert.rejects(session.prompt([{ role: 'user', content: [{ type: 'image', value: 1 }] }]), {
-    name: 'NotSupportedError',
-  })
-  await assert.rejects(session.prompt('x', { responseConstraint: {} }), {
     name: 'NotSupportedError',
   })
   await assert.rejects(session.prompt([{ role: 'assistant', content: 'x', prefix: true }]), {
