@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync, readFileSync, statSync, symlinkSync } from 'node:fs'
+import { readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { before, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
@@ -127,6 +127,26 @@ test('a prompt gives text on stdout and numbers on stderr, the same each time', 
   await loaded.close()
   assert.equal(first.stdout, `${text}\n`)
   assert.equal(bimamba([...args, '--echo']).stdout, `once upon${text}\n`)
+})
+
+test('a text of a format: a schema or a grammar in a file, or a regular expression', () => {
+  const file = join(temporaryFolder(), 'format.txt')
+  const args = ['generate', 'a', '--model', model, '--temperature', '2', '--max-tokens', '500']
+  writeFileSync(
+    file,
+    '{ "type": "array", "items": { "enum": [1, "é"] }, "minItems": 2, "maxItems": 3 }',
+  )
+  const { stdout, stderr } = bimamba([...args, '--json-schema', file])
+  assert.ok(JSON.parse(stdout).length >= 2)
+  assert.match(stderr, /stop string or whole format; seed/)
+  fails([...args, '--grammar', file], 2, /format\.grammar, line 1, column 1: want NAME ::=/)
+  writeFileSync(file, 'root ::= "x" y\ny ::= [ab]{3}')
+  assert.match(bimamba([...args, '--grammar', file]).stdout, /^x[ab]{3}\n$/)
+  fails([...args, '--json-schema', file], 2, /--json-schema .*format\.txt: .*JSON/)
+  assert.match(bimamba([...args, '--regex', '(no|yes)!']).stdout, /^(no|yes)!\n$/)
+  fails([...args, '--regex', '('], 2, /format\.regex: Invalid regular expression/)
+  fails([...args, '--regex', 'a', '--grammar', file], 2, /--regex and --grammar: want one of them/)
+  fails([...args, '--grammar', `${file}.none`], 1, /--grammar .*\.none: ENOENT/)
 })
 
 test('every option reaches the model', () => {
