@@ -1,5 +1,5 @@
 /**
- * `bimamba/ai-sdk`: a provider for the AI SDK (the npm package `ai`, versions 5.1 to 6 and later, which know language models of specification v3).
+ * `bimamba/ai-sdk`: a provider for the AI SDK (the npm package `ai`, version 6, whose language models are of specification v3).
  *
  * Owns the way between the SDK's calls and sessions of the package. What a model of this kind cannot do (tools, pictures) is warned about or refused, as the
  * specification asks for, and never silently left out.

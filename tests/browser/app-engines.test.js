@@ -90,7 +90,7 @@ const CHECKS = {
     await setSampling(browser, { maxTokens: 4000, pace: 60 })
     await browser.run(`document.querySelector('#set-endless').click()`)
     await browser.run(`document.querySelector('#continue').click()`)
-    await until(browser, `!document.querySelector('#stop').hidden`)
+    await until(browser, `/a second/.test(${STATUS})`)
     await browser.press('Escape')
     await until(browser, READY)
     assert.match(await browser.run(STATUS), / Stopped\.$/)

@@ -222,7 +222,10 @@ test('a file of the device opens, by choice or by drop; one that is no model is 
   assert.equal(await page.locator('#loading b').count(), 0)
   await page.getByRole('button', { name: 'Give up' }).click()
   await page.locator('#model-file').setInputFiles(APP_MODEL)
-  await page.locator('#loading section').waitFor({ state: 'detached' })
+  await page
+    .locator('#open')
+    .getByText(/^tales\.safetensors: /)
+    .waitFor()
   await ready(page)
   const bytes = (await readFile(APP_MODEL)).toString('base64')
   // While a text is written: that stops, and stays.
