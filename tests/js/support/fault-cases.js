@@ -56,14 +56,15 @@ export const LASTING = [
   ['loop', {}, 'network', [/redirect/]],
   ['truncated', { at: 300 }, 'network', [/truncated/]],
   ['truncated', { at: 10000000 }, 'network', [/truncated.*10000000 bytes of the file's 17429280/]],
-  ['shortLength', { at: 10000000 }, 'network', [/truncated.*chunk [23] of 5.*load it again/]],
+  // Byte 10,000,000 lies in chunk 2; which of the ranges behind it gives up first is chance.
+  ['shortLength', { at: 10000000 }, 'network', [/truncated.*chunk [2-4] of 5.*load it again/]],
   [
     'drop',
     { at: 10000000 },
     'network',
-    [/broke|closed|Failed to fetch/, /chunk [23] of 5.*4 times in a row/],
+    [/broke|closed|Failed to fetch/, /chunk [2-4] of 5.*4 times in a row/],
   ],
-  ['stall', { at: 10000000 }, 'network', [/no byte for 1 s.*chunk [23]/]],
+  ['stall', { at: 10000000 }, 'network', [/no byte for 1 s.*chunk [2-4]/]],
   ['stallHeaders', {}, 'network', [/no byte for 1 s/]],
   ['flip', { at: 9000000 }, 'integrity', [/chunk 2 of 5 \(bytes 8391808 to 12586112\).*damaged/]],
   ['flip', { at: 4000 }, 'integrity', [/chunk 0 of 5/]],
