@@ -111,6 +111,7 @@ class BimambaLanguageModel {
     const ids = isChat ? null : await this.#idsOf(messages, options.signal)
     const session = await (ids ? this.#pool.forText(ids) : this.#pool.forChat(messages))
     const cached = session.position
+    let isWhole = false // a stream that is cancelled comes to `finally` only
     try {
       if (ids) {
         const rest = ids.subarray(cached)
@@ -120,13 +121,12 @@ class BimambaLanguageModel {
         const said = (await session.messages()).length
         yield* session.chat(messages.slice(said), options)
       }
-    } catch (error) {
-      await session.close()
-      throw error
+      isWhole = true
+      return endingOf(session, cached)
+    } finally {
+      if (isWhole) await this.#pool.giveBack(session)
+      else await session.close()
     }
-    const ending = endingOf(session, cached)
-    await this.#pool.giveBack(session)
-    return ending
   }
 
   /** @param {ChatMessage[]} messages @param {AbortSignal} [signal] @returns {Promise<Uint32Array>} of their texts as one */

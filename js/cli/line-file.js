@@ -100,7 +100,14 @@ export class LineFile {
     let size = 0
     try {
       for await (const line of linesOf(chunksOf(file), path)) {
-        if (line.isTorn) break
+        if (line.isTorn) {
+          if (size === 0)
+            throw new BmError(
+              'argument',
+              `${path}: its only line is not whole: is it another file? Delete it to begin anew`,
+            )
+          break
+        }
         take(line)
         size = line.end
       }

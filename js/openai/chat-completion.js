@@ -85,6 +85,7 @@ export async function* completeChat(served, request, signal) {
     throw new OpenAIError('max_tokens is 0, want 1 or more', { param: 'max_tokens' })
   for (let index = 0; index < request.n; index++) {
     const session = await served.pool.forChat(request.messages)
+    let isWhole = false // a loop that is left comes to `finally` only
     try {
       const said = (await session.messages()).length
       const rest = request.messages.slice(said)
@@ -99,11 +100,11 @@ export async function* completeChat(served, request, signal) {
       const { promptTokens = 0, tokens = 0 } = session.lastStats ?? {}
       usage.prompt_tokens = promptTokens
       usage.completion_tokens += tokens
-    } catch (error) {
-      await session.close()
-      throw error
+      isWhole = true
+    } finally {
+      if (isWhole) await served.pool.giveBack(session)
+      else await session.close()
     }
-    await served.pool.giveBack(session)
   }
   usage.total_tokens = usage.prompt_tokens + usage.completion_tokens
   return usage

@@ -95,7 +95,13 @@ export async function* completeTexts(served, request, signal) {
 
 /** @param {{ seed: number | undefined }} request @param {number} choice @returns {number | undefined} */
 export function seedOf({ seed }, choice) {
-  return seed === undefined ? undefined : seed + choice
+  // Copies of a session have its random numbers: without a seed of its own each choice would be the same.
+  return seed === undefined && choice === 0 ? undefined : (seed ?? drawn()) + choice
+}
+
+/** @returns {number} 0 to 2^32 - 1 */
+function drawn() {
+  return Number(crypto.getRandomValues(new Uint32Array(1))[0])
 }
 
 /** A session that has read a prompt. tokens: what it thought of them, if that is wanted. @typedef {{ session: Session, text: string, tokens: NamedToken[] }} Begun */
