@@ -31,6 +31,8 @@ import { TextStream } from './text-stream.js'
  * @property {number} seed          give it again for the same text
  * @property {number} prefillMs
  * @property {number} decodeMs      from the end of the prompt to the last token; the caller's time between pulls counts
+ * @property {{ id: number, logprob: number, top: Alternative[] } | null} end  the token that ended it, which is no part of the text; where log-probabilities
+ *                                  were asked for
  * @property {number} drafted       tokens that were guessed and read together, with `draft`
  * @property {number} accepted      those of them that were right
  */
@@ -38,7 +40,7 @@ import { TextStream } from './text-stream.js'
 /** @param {number} seed @returns {Stats} of a generation that has not begun */
 export function newStats(seed) {
   const times = { prefillMs: 0, decodeMs: 0 }
-  const guesses = { drafted: 0, accepted: 0 }
+  const guesses = { end: null, drafted: 0, accepted: 0 }
   return { promptTokens: 0, tokens: 0, finishReason: 'abort', seed, ...times, ...guesses }
 }
 
@@ -133,6 +135,7 @@ class Writer {
     const id = this.sampler.sample()
     const about = this.#chances(id)
     if (this.ends.includes(id)) {
+      if (about) stats.end = { id, ...about }
       this.#finish('eos')
       return this.#rest(this.#end())
     }
@@ -151,7 +154,7 @@ class Writer {
   /** What the model thought of a token, and of others in its place. @param {number} id */
   #chances(id) {
     const { logprobs } = this.settings
-    if (logprobs === null) return {}
+    if (logprobs === null) return null
     const { session } = this.timeline
     return { logprob: session.logprob(-1, id), top: likeliest(session, logprobs, this.table) }
   }

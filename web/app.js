@@ -157,12 +157,15 @@ class App {
   /** The story is told what a person has written. */
   #readPane() {
     clearTimeout(this.#readTimer)
+    this.#readTimer = 0
     if (this.#story && !this.#story.isWriting) this.#story.current.text = this.#pane.text
   }
 
   #storyChanged() {
     const story = this.#story
     if (!story) return
+    // What was typed just now is not written over.
+    if (this.#readTimer) this.#readPane()
     if (!this.#writer.isRunning && !story.isWriting) {
       this.#pane.show(story.current.text)
       this.#drafts.keepSoon(() => this.#draft())

@@ -13,7 +13,7 @@ export class ConsentCard {
   /** @type {((answer: boolean) => void) | null} of the question that is open */
   #answer = null
   #afterwards
-  /** @type {Element | null} where the keyboard was */
+  /** @type {HTMLElement | null} where the keyboard was */
   #before = null
 
   /** @param {HTMLElement} root empty @param {HTMLElement} afterwards where the keyboard goes on, unless it came from elsewhere */
@@ -107,7 +107,9 @@ export class ConsentCard {
         ),
       ),
     )
-    if (!this.#root.contains(document.activeElement)) this.#before = document.activeElement
+    const { activeElement, body } = document
+    if (activeElement instanceof HTMLElement && !this.#root.contains(activeElement))
+      this.#before = activeElement === body ? null : activeElement
     accept.focus()
     return new Promise((resolve) => {
       this.#answer = resolve
@@ -119,10 +121,7 @@ export class ConsentCard {
     const tell = this.#answer
     this.#answer = null
     this.#root.replaceChildren()
-    const isElsewhere = this.#before instanceof HTMLElement && this.#before !== document.body
-    const next =
-      isElsewhere && this.#before instanceof HTMLElement ? this.#before : this.#afterwards
-    next.focus()
+    ;(this.#before ?? this.#afterwards).focus()
     tell?.(answer)
   }
 }

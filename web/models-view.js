@@ -163,7 +163,7 @@ export class ModelsView {
 
   /** @param {string} address @returns {Promise<boolean>} of this site, or kept on this device: nobody has to be asked */
   async isAtHand(address) {
-    const url = urlOf(address)
+    const url = URL.canParse(address, document.baseURI) ? urlOf(address) : null
     return url?.origin === location.origin || isKept(address)
   }
 

@@ -7,8 +7,8 @@
 
 import { Fields } from './fields.js'
 import { OpenAIError } from './openai-error.js'
-import { readMaxTokens, readSampling } from './sampling-fields.js'
-import { finishOf, seedOf } from './text-completion.js'
+import { readMaxTokens, readSampling, seedOf } from './sampling-fields.js'
+import { finishOf } from './text-completion.js'
 
 /** @typedef {import('../index.js').ChatMessage} ChatMessage */
 /** @typedef {import('./token-names.js').Named} Named */
@@ -112,14 +112,13 @@ export async function* completeChat(served, request, signal) {
 
 /**
  * @param {Served} served @param {import('../index.js').Session} session @param {ChatMessage[]} messages that it has not heard
- * @param {ChatRequest} request @param {{ index: number, seed: number | undefined }} choice @param {AbortSignal} [signal]
+ * @param {ChatRequest} request @param {{ index: number, seed: number }} choice @param {AbortSignal} [signal]
  * @returns {AsyncGenerator<Piece, void, void>}
  */
 async function* replyOne(served, session, messages, request, { index, seed }, signal) {
   const { logprobs, maxTokens, options } = request
   const all = {
-    ...{ ...options, maxTokens },
-    ...(seed === undefined ? {} : { seed }),
+    ...{ ...options, maxTokens, seed },
     ...(signal ? { signal } : {}),
   }
   const pieces =

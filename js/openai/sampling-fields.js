@@ -10,6 +10,9 @@
 
 const MOST_TOKENS = 1e9
 const MOST_CHOICES = 64
+const ANY_SEED = { min: Number.MIN_SAFE_INTEGER, max: Number.MAX_SAFE_INTEGER, integer: true }
+/** Seeds are taken modulo this, so that with some choices added they are ones of the package. */
+const SEEDS = 2 ** 52
 /** Below it is greedy: what would be drawn is the likeliest all the same. */
 const LEAST_TEMPERATURE = 0.001
 /** 0 means that only the likeliest token is left. */
@@ -18,7 +21,7 @@ const LEAST_TOP_P = 1e-9
 /**
  * @typedef {object} SamplingFields
  * @property {number} n                 choices for each prompt
- * @property {number | undefined} seed  of the first choice; the others have those that follow
+ * @property {number} seed             of the first choice, drawn where none is given; the others have those that follow
  * @property {boolean} isStream
  * @property {boolean} tellsUsage       at the end of a stream
  * @property {SessionGenerateOptions} options  without maxTokens and seed
@@ -31,7 +34,7 @@ export function readSampling(fields) {
     /** @type {number} */ min,
     /** @type {number} */ max,
   ) => fields.number(name, { min, max })
-  const stop = fields.get('stop')
+  const stop = readStop(fields)
   const bias = fields.object('logit_bias') && fields.get('logit_bias')
   const temperature = number('temperature', 0, 100) ?? 1
   const topK = fields.number('top_k', { min: -1, max: MOST_TOKENS, integer: true }) ?? 0
@@ -44,7 +47,7 @@ export function readSampling(fields) {
     repetitionPenalty: number('repetition_penalty', 0, 100),
     frequencyPenalty: number('frequency_penalty', -2, 2),
     presencePenalty: number('presence_penalty', -2, 2),
-    stop: stop === undefined ? undefined : readStop(fields),
+    stop: stop.length > 0 ? stop : undefined,
     logitBias: bias,
     format: readFormat(fields),
   }
@@ -53,15 +56,22 @@ export function readSampling(fields) {
   )
   return {
     n: fields.number('n', { min: 1, max: MOST_CHOICES, integer: true }) ?? 1,
-    seed: fields.number('seed', {
-      min: Number.MIN_SAFE_INTEGER,
-      max: Number.MAX_SAFE_INTEGER,
-      integer: true,
-    }),
+    seed: fields.number('seed', ANY_SEED) ?? drawSeed(),
     isStream: fields.flag('stream'),
     tellsUsage: fields.object('stream_options')?.flag('include_usage') ?? false,
     options,
   }
+}
+
+/** @param {SamplingFields} request @param {number} choice @returns {number} what the package takes as a seed */
+export function seedOf({ seed }, choice) {
+  const rest = seed % SEEDS
+  return ((rest < 0 ? rest + SEEDS : rest) + choice) % SEEDS
+}
+
+/** @returns {number} 0 to 2^32 - 1 */
+function drawSeed() {
+  return Number(crypto.getRandomValues(new Uint32Array(1))[0])
 }
 
 /** @param {Fields} fields @param {readonly string[]} names the first that is there counts @returns {number | undefined} */
@@ -75,7 +85,7 @@ export function readMaxTokens(fields, ...names) {
 
 /** @param {Fields} fields @returns {string[]} */
 function readStop(fields) {
-  const stop = fields.get('stop')
+  const stop = fields.get('stop') ?? []
   const list = Array.isArray(stop) ? stop : [stop]
   if (list.every((one) => typeof one === 'string' && one !== '')) return list
   throw fields.wrong('stop', 'want a string or an array of strings, none of them empty')
@@ -84,9 +94,9 @@ function readStop(fields) {
 /** @param {Fields} fields @returns {import('../index.js').TextFormat | undefined} what the text has to be */
 function readFormat(fields) {
   const grammar = fields.text('grammar')
-  if (grammar !== undefined) return { grammar }
+  if (grammar) return { grammar } // clients say '' for none
   const regex = fields.text('guided_regex')
-  if (regex !== undefined) return { regex }
+  if (regex) return { regex }
   const format = fields.object('response_format')
   const type = format?.text('type') ?? 'text'
   if (!format || type === 'text') return undefined

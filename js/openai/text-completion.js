@@ -6,7 +6,7 @@
  */
 
 import { Fields } from './fields.js'
-import { readMaxTokens, readSampling } from './sampling-fields.js'
+import { readMaxTokens, readSampling, seedOf } from './sampling-fields.js'
 
 /** @typedef {import('../index.js').Session} Session */
 /** @typedef {import('../index.js').Token} Token */
@@ -20,6 +20,8 @@ import { readMaxTokens, readSampling } from './sampling-fields.js'
 const DEFAULT_TOKENS = 16
 const MOST_PROMPTS = 2048
 const MOST_LOGPROBS = 64
+/** What is below it and no token of the model, the package refuses. */
+const MOST_ID = 2 ** 32 - 1
 
 /**
  * @typedef {import('./sampling-fields.js').SamplingFields & { prompts: (string | number[])[], echo: boolean, logprobs: number | null, maxTokens: number }} TextRequest
@@ -58,7 +60,7 @@ function readPrompts(fields) {
 
 /** @param {unknown[]} list @returns {list is number[]} */
 function isIds(list) {
-  return list.every((one) => typeof one === 'number')
+  return list.every((one) => Number.isInteger(one) && Number(one) >= 0 && Number(one) <= MOST_ID)
 }
 
 /**
@@ -91,17 +93,6 @@ export async function* completeTexts(served, request, signal) {
   }
   usage.total_tokens = usage.prompt_tokens + usage.completion_tokens
   return usage
-}
-
-/** @param {{ seed: number | undefined }} request @param {number} choice @returns {number | undefined} */
-export function seedOf({ seed }, choice) {
-  // Copies of a session have its random numbers: without a seed of its own each choice would be the same.
-  return seed === undefined && choice === 0 ? undefined : (seed ?? drawn()) + choice
-}
-
-/** @returns {number} 0 to 2^32 - 1 */
-function drawn() {
-  return Number(crypto.getRandomValues(new Uint32Array(1))[0])
 }
 
 /** A session that has read a prompt. tokens: what it thought of them, if that is wanted. @typedef {{ session: Session, text: string, tokens: NamedToken[] }} Begun */
@@ -139,7 +130,7 @@ async function begin({ model, pool, names }, prompt, { echo, logprobs }, signal)
 
 /**
  * @param {Served} served @param {Begun} begun @param {TextRequest} request
- * @param {{ index: number, seed: number | undefined }} choice @param {AbortSignal} [signal]
+ * @param {{ index: number, seed: number }} choice @param {AbortSignal} [signal]
  * @returns {AsyncGenerator<Piece, void, void>}
  */
 async function* continueOne(served, { session, text, tokens }, request, { index, seed }, signal) {
@@ -152,8 +143,7 @@ async function* continueOne(served, { session, text, tokens }, request, { index,
     return
   }
   const all = {
-    ...{ ...options, maxTokens },
-    ...(seed === undefined ? {} : { seed }),
+    ...{ ...options, maxTokens, seed },
     ...(signal ? { signal } : {}),
   }
   if (logprobs === null) {
@@ -165,7 +155,10 @@ async function* continueOne(served, { session, text, tokens }, request, { index,
       yield { index, text: token.text, logprobs: named, finish: null }
     }
   }
-  yield { index, text: '', logprobs: null, finish: finishOf(session.lastStats) }
+  // The token that ends a text is none of it, but whoever counts tokens counts it.
+  const end = logprobs === null ? null : session.lastStats?.end
+  const told = end ? names.of(await served.names.of([{ ...end, text: '' }])) : null
+  yield { index, text: '', logprobs: told, finish: finishOf(session.lastStats) }
 }
 
 /** @param {Stats | null} stats @returns {'stop' | 'length'} */

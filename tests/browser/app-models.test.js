@@ -206,6 +206,12 @@ test('a link to a model of this site opens it, and hostile addresses stay text',
   await look(page, `hf:a/${hostile}`)
   await page.getByText(/is not of the form hf:OWNER\/REPO/).waitFor()
   assert.equal(await page.locator('#main img').count(), 0)
+  // An address that is none: it says so, and the app's own model is there.
+  const broken = await newAppPage(await app.newContext(t))
+  await broken.goto(`${app.url}?model=${encodeURIComponent('http://[')}`)
+  await broken.locator('#open .wrong').waitFor()
+  await ready(broken)
+  assertQuiet(broken)
   const other = await newAppPage(await app.newContext(t))
   await other.goto(`${app.url}?model=${encodeURIComponent(`https://evil.example/${hostile}`)}`)
   await other.locator('.consent').getByText(hostile).waitFor()

@@ -160,6 +160,7 @@ eachKind('what ended a text is told, and how many tokens it took', async (model)
       seed: 1,
       prefillMs: 0,
       decodeMs: 0,
+      end: null,
       drafted: 0,
       accepted: 0,
     },

@@ -159,6 +159,60 @@ test('echo and logprobs are those of the core', async () => {
   await session.close()
 })
 
+test('the token that ends a text is told with logprobs: who cuts the last one off cuts no other', async () => {
+  const ids = [...(await model.tokenize('Once upon a time', { bos: true }))]
+  const session = await model.createSession()
+  await session.append(ids)
+  await collect(session.generate({ maxTokens: 3000, temperature: 0.6, seed: 3, topK: 0, topP: 1 }))
+  assert.equal(session.lastStats?.finishReason, 'eos')
+  const whole = [...(await session.ids())]
+  await session.close()
+  const [end = 0] = model.info.eosIds
+  const bias = { [end]: 100 } // the last token is sure to be the end
+  for (const prompt of [whole, whole.slice(0, -3)]) {
+    const { choices } = await client.completions.create({
+      ...{ model: 'tales', prompt, echo: true, logprobs: 1, max_tokens: 1, temperature: 0 },
+      logit_bias: bias,
+    })
+    assert.equal(choices[0]?.finish_reason, 'stop')
+    assert.equal(choices[0]?.logprobs?.tokens?.length, prompt.length + 1)
+    assert.equal(typeof choices[0]?.logprobs?.token_logprobs?.at(-1), 'number')
+  }
+  // Also where that is all.
+  const { choices } = await client.completions.create({
+    ...{ model: 'tales', prompt: 'Once', logprobs: 1, max_tokens: 1, logit_bias: bias },
+  })
+  assert.equal(choices[0]?.text, '')
+  assert.equal(choices[0]?.logprobs?.tokens?.length, 1)
+})
+
+test('choices without a seed differ; any integer is a seed', async () => {
+  const body = { model: 'tales', prompt: 'Once upon a time', max_tokens: 30 }
+  const { choices } = await client.completions.create({ ...body, n: 4 })
+  assert.equal(new Set(choices.map(({ text }) => text)).size, 4)
+  const again = await client.completions.create(body)
+  assert.notEqual(again.choices[0]?.text, choices[0]?.text)
+  for (const seed of [-1, Number.MAX_SAFE_INTEGER]) {
+    const texts = await Promise.all(
+      [0, 1].map(() => client.completions.create({ ...body, seed, n: 2 })),
+    )
+    assert.deepEqual(texts[0]?.choices, texts[1]?.choices)
+  }
+})
+
+test('loops that are left free their sessions', async () => {
+  const own = createOpenAI({ tales: model }, { keptSessions: 0 })
+  const { sessions: before } = await model.memory()
+  for (let i = 0; i < 5; i++) {
+    const options = { max_tokens: 500, stream: true }
+    for await (const _ of await own.chat.completions.create({ messages: MESSAGES, ...options }))
+      break
+    for await (const _ of await own.completions.create({ prompt: 'A', n: 2, ...options })) break
+  }
+  assert.equal((await model.memory()).sessions, before)
+  await own.close()
+})
+
 test('echo without a token to generate only scores', async () => {
   const { choices, usage } = await client.completions.create({
     ...{ model: 'tales', prompt: PROMPT, echo: true, logprobs: 0, max_tokens: 0 },
@@ -279,6 +333,7 @@ test('a reply is JSON, by a schema or any; and a text of a grammar', async () =>
   }
   const { choices } = await client.chat.completions.create({
     ...{ model: 'tales', messages: MESSAGES, seed: 1 },
+    stop: [], // as many clients send it
     response_format: { type: 'json_schema', json_schema: { name: 'animal', schema, strict: true } },
   })
   const animal = JSON.parse(String(choices[0]?.message.content))
@@ -330,6 +385,9 @@ test('what is wrong with a request is said, with the field', async () => {
     [{ prompt: 5 }, 400, 'prompt', /prompt is 5, want a text/],
     [{ prompt: [1, 'a'] }, 400, 'prompt', /want a text, token ids/],
     [{ prompt: [99999999] }, 400, null, /99999999/],
+    [{ prompt: [1.5] }, 400, 'prompt', /want a text, token ids/],
+    [{ prompt: [-1] }, 400, 'prompt', /want a text, token ids/],
+    [{ prompt: [4294967301] }, 400, 'prompt', /want a text, token ids/],
     [{ temperature: 'hot' }, 400, 'temperature', /temperature is "hot", want a number/],
     [{ max_tokens: 1.5 }, 400, 'max_tokens', /want an integer/],
     [{ n: 0 }, 400, 'n', /n is 0/],
