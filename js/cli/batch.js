@@ -6,11 +6,10 @@
  * be trusted, and any split of the work gives the same lines.
  */
 
-import { resolve } from 'node:path'
 import { BmError } from '../index.js'
 import { answerLine, fingerprint } from './batch-lines.js'
 import { JsonFields } from './json-fields.js'
-import { LineFile, readLines } from './line-file.js'
+import { isSameFile, LineFile, readLines } from './line-file.js'
 import { openModel } from './model-loading.js'
 import {
   COMMON_OPTIONS,
@@ -65,8 +64,7 @@ export async function run(args, io) {
     throw new UsageError('batch needs two files: IN.jsonl and OUT.jsonl')
   }
   if (extra !== undefined) throw new UsageError(`unexpected argument '${extra}'`)
-  if (resolve(input) === resolve(output))
-    throw new UsageError('IN.jsonl and OUT.jsonl are one file')
+  if (await isSameFile(input, output)) throw new UsageError('IN.jsonl and OUT.jsonl are one file')
   const shard = readShard(parsed.values.get('shard')?.[0] ?? '1/1')
   const settings = { ...readSettings(parsed), seed: readSettings(parsed).seed ?? 0 }
   const isStrict = parsed.flags.has('strict')
@@ -138,13 +136,15 @@ async function runBatch(job, { stderr, signal }) {
 async function openOutput(path) {
   /** @type {Map<number, DoneLine>} */
   const done = new Map()
-  const file = await LineFile.open(path, ({ text, number }) => {
+  /** @param {import('./line-file.js').Line} line */
+  const take = ({ text, number }) => {
     const fields = JsonFields.parse(text, `${path} line ${number}`)
     const index = fields.integer('index', 0, Number.MAX_SAFE_INTEGER)
     if (done.has(index)) throw fields.wrong('index', 'each only once')
     const error = fields.has('error') ? fields.object('error').string('message') : null
     done.set(index, { number, run: fields.get('run'), error })
-  })
+  }
+  const file = await LineFile.open(path, take, '{"index":')
   return { file, done }
 }
 

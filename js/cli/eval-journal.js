@@ -35,15 +35,18 @@ export class EvalJournal {
     /** @type {ItemScores[]} */
     const scores = []
     let isNew = true
-    const file = await LineFile.open(path, ({ text, number }) => {
+    /** @param {import('./line-file.js').Line} line */
+    const take = ({ text, number }) => {
       const fields = JsonFields.parse(text, `${path} line ${number}`)
       if (isNew) compare(fields, subject, path)
       else if (scores.length < counts.length) {
         scores.push(readScores(fields, scores.length, Number(counts[scores.length])))
       }
       isNew = false
-    })
-    if (isNew) await file.append(JSON.stringify(subject))
+    }
+    const head = JSON.stringify(subject)
+    const file = await LineFile.open(path, take, head)
+    if (isNew) await file.append(head)
     return new EvalJournal(file, scores)
   }
 

@@ -8,13 +8,13 @@
 
 import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
-import { basename, resolve } from 'node:path'
+import { basename } from 'node:path'
 import { BmError, VERSION } from '../index.js'
 import { suggest } from '../settings.js'
 import { EvalJournal } from './eval-journal.js'
 import { EVAL_TASKS } from './eval-tasks.js'
 import { JsonFields } from './json-fields.js'
-import { linesOf, replaceFile } from './line-file.js'
+import { isSameFile, linesOf, replaceFile } from './line-file.js'
 import { openModel } from './model-loading.js'
 import {
   COMMON_OPTIONS,
@@ -73,7 +73,7 @@ export async function run(args, io) {
     await write(io.stdout, helpText(USAGE, TABLE))
     return 0
   }
-  const { task, file, limit, report: reportPath } = readOptions(parsed)
+  const { task, file, limit, report: reportPath } = await readOptions(parsed)
   const { source, load } = readModelOptions(parsed)
   const data = await readData(file, /** @type {EvalTask} */ (EVAL_TASKS[task]), limit)
   const model = await openModel(source, load, io)
@@ -97,7 +97,7 @@ export async function run(args, io) {
 }
 
 /** @param {import('./options.js').ParsedOptions} parsed */
-function readOptions({ values, positionals }) {
+async function readOptions({ values, positionals }) {
   const [extra] = positionals
   if (extra !== undefined) throw new UsageError(`unexpected argument '${extra}'`)
   const value = (/** @type {string} */ name) => values.get(name)?.[0]
@@ -110,7 +110,7 @@ function readOptions({ values, positionals }) {
   }
   if (file === undefined) throw new UsageError('--file is missing, want the items of the task')
   if (report === '') throw new UsageError('--report is empty, want a file')
-  if (report !== undefined && resolve(report) === resolve(file)) {
+  if (report !== undefined && (await isSameFile(report, file))) {
     throw new UsageError('--report and --file are one file')
   }
   const text = value('limit')

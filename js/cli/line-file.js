@@ -6,7 +6,8 @@
  */
 
 import { createReadStream } from 'node:fs'
-import { open, rename, rm } from 'node:fs/promises'
+import { open, rename, rm, stat } from 'node:fs/promises'
+import { resolve } from 'node:path'
 import { BmError } from '../index.js'
 
 const CHUNK_BYTES = 1 << 16
@@ -74,6 +75,16 @@ async function* chunksOf(file) {
   }
 }
 
+/** @param {string} a @param {string} b paths @returns {Promise<boolean>} one file, by whatever names */
+export async function isSameFile(a, b) {
+  const [one, other] = await Promise.all([a, b].map((path) => stat(path).catch(() => null)))
+  if (one && other) return one.dev === other.dev && one.ino === other.ino
+  return resolve(a) === resolve(b)
+}
+
+/** Characters of a foreign file in a message. */
+const MOST_SHOWN = 40
+
 /** A file to which lines are added, each by one write. */
 export class LineFile {
   #file
@@ -90,10 +101,11 @@ export class LineFile {
   /**
    * @param {string} path made where it is not there
    * @param {(line: Line) => void} take  called for each whole line that is there; a torn one is cut off
+   * @param {string} begins  of the first line: a file that is nothing but a torn line is cut only when it is a beginning of ours
    * @returns {Promise<LineFile>} the caller closes it
    * @throws {BmError} `io`, `argument`; or what `take` throws
    */
-  static async open(path, take) {
+  static async open(path, take, begins) {
     const file = await open(path, 'a+').catch((error) => {
       throw asIo(error, `cannot write ${path}`)
     })
@@ -101,11 +113,11 @@ export class LineFile {
     try {
       for await (const line of linesOf(chunksOf(file), path)) {
         if (line.isTorn) {
-          if (size === 0)
-            throw new BmError(
-              'argument',
-              `${path}: its only line is not whole: is it another file? Delete it to begin anew`,
-            )
+          const isOurs = line.text.startsWith(begins) || begins.startsWith(line.text)
+          if (size === 0 && !isOurs) {
+            const found = JSON.stringify(line.text.slice(0, MOST_SHOWN))
+            throw new BmError('argument', `${path} is another file, it begins with ${found}`)
+          }
           break
         }
         take(line)

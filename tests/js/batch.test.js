@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { readFileSync, truncateSync, writeFileSync } from 'node:fs'
+import { linkSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { BiMamba } from '../../js/index.js'
@@ -278,11 +278,21 @@ test('says what is wrong with the command line and the files', async (t) => {
       /no tokenizer: batch writes text/,
     ],
   ]
+  writeFileSync(path('mine.jsonl'), '{"id":"x","prompt":"my only copy"}')
+  linkSync(path('in.jsonl'), path('hard.jsonl'))
+  symlinkSync(path('in.jsonl'), path('soft.jsonl'))
+  cases.push(
+    [argsOf(path('absent.jsonl'), path('mine.jsonl')), 2, /mine\.jsonl is another file, it begins/],
+    [argsOf(path('in.jsonl'), path('hard.jsonl')), 2, /are one file/],
+    [argsOf(path('in.jsonl'), path('soft.jsonl')), 2, /are one file/],
+  )
   for (const [args, status, pattern] of cases) {
     const result = await runCommand(args)
     assert.match(result.stderr, pattern)
     assert.equal(result.status, status, String(pattern))
   }
+  assert.equal(readFileSync(path('mine.jsonl'), 'utf8'), '{"id":"x","prompt":"my only copy"}')
+  assert.equal(readFileSync(path('in.jsonl'), 'utf8'), '{"prompt": "a"}\n')
 })
 
 test('a terminal is told how far it is', async (t) => {

@@ -346,7 +346,8 @@ test('says what is wrong with the command line, the file and the texts', async (
 test('two runs with one journal: the one that writes second says so', async () => {
   const { LineFile } = await import('../../js/cli/line-file.js')
   const path = join(temporaryFolder(), 'shared.jsonl')
-  const [one, two] = [await LineFile.open(path, () => {}), await LineFile.open(path, () => {})]
+  const openIt = () => LineFile.open(path, () => {}, '{')
+  const [one, two] = [await openIt(), await openIt()]
   await one.append('{"a":1}')
   await assert.rejects(two.append('{"b":2}'), {
     code: 'io',
@@ -359,9 +360,27 @@ test('two runs with one journal: the one that writes second says so', async () =
   writeFileSync(`${path}.torn`, Uint8Array.of(0x22, 0xc3), { flag: 'a' })
   /** @type {string[]} */
   const lines = []
-  const torn = await LineFile.open(`${path}.torn`, ({ text }) => lines.push(text))
+  const torn = await LineFile.open(`${path}.torn`, ({ text }) => lines.push(text), '{')
   await torn.append('é')
   await torn.close()
   assert.deepEqual(lines, ['{"a":1}', '{"c":3}'])
   assert.equal(readFileSync(`${path}.torn`, 'utf8'), '{"a":1}\n{"c":3}\né\n')
+  // Nothing but a torn line: a beginning of ours is cut, of anything else nothing is.
+  for (const [text, isOurs] of /** @type {[string, boolean][]} */ ([
+    ['{"', true],
+    ['{"inde', true],
+    ['{"id": 5', false],
+    ['{"index":5,"te', true],
+    ['a letter', false],
+  ])) {
+    writeFileSync(`${path}.one`, text)
+    const opening = LineFile.open(`${path}.one`, () => {}, '{"index":')
+    if (isOurs) await (await opening).close()
+    else
+      await assert.rejects(opening, {
+        code: 'argument',
+        message: /is another file, it begins with/,
+      })
+    assert.equal(readFileSync(`${path}.one`, 'utf8'), isOurs ? '' : text)
+  }
 })
