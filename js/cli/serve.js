@@ -4,6 +4,7 @@
  * Owns the options, the name of the model, and what is said on the terminal. The server is js/serve/server.js.
  */
 
+import { BmError } from '../index.js'
 import { serveModels } from '../serve/server.js'
 import { openModel } from './model-loading.js'
 import {
@@ -69,7 +70,12 @@ export async function run(args, io) {
   const name = parsed.values.get('name')?.[0] ?? nameOf(source)
   const model = await openModel(source, load, io)
   try {
-    const server = await serveModels({ [name]: model }, options)
+    const server = await serveModels({ [name]: model }, options).catch((error) => {
+      throw new BmError(
+        'io',
+        `port ${options.port} cannot be had: ${error.code}; --port gives another`,
+      )
+    })
     try {
       await write(io.stdout, `${withoutControls(name)} at ${server.url}/v1\nCtrl-C ends it.\n`)
       await ended(io.signal)

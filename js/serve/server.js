@@ -7,8 +7,8 @@
 
 import { once } from 'node:events'
 import { createServer } from 'node:http'
-import { createOpenAI, OpenAIError } from '../openai/index.js'
-import { asOpenAIError } from '../openai/openai-error.js'
+import { asOpenAIError, OpenAIError } from '../openai/openai-error.js'
+import { Service } from '../openai/service.js'
 import { Access } from './access.js'
 import { EventStream } from './event-stream.js'
 import { readBody } from './request-body.js'
@@ -16,7 +16,6 @@ import { WorkQueue } from './work-queue.js'
 
 /** @typedef {import('node:http').IncomingMessage} IncomingMessage */
 /** @typedef {import('node:http').ServerResponse} ServerResponse */
-/** @typedef {import('../openai/index.js').Answer} Answer */
 
 /**
  * @typedef {object} ServerOptions
@@ -70,7 +69,7 @@ export async function serveModels(models, options = {}) {
 /** @typedef {{ request: IncomingMessage, response: ServerResponse, headers: Record<string, string>, signal: AbortSignal }} Exchange */
 
 class Site {
-  #client
+  #service
   #access
   #queue
   #mostBytes
@@ -81,7 +80,7 @@ class Site {
 
   /** @param {Record<string, import('../index.js').BiMamba>} models @param {ServerOptions} options */
   constructor(models, options) {
-    this.#client = createOpenAI(models)
+    this.#service = new Service(models)
     this.#access = new Access(options)
     this.#queue = new WorkQueue(options.mostWaiting ?? DEFAULT_WAITING)
     this.#mostBytes = options.mostBytes ?? DEFAULT_BYTES
@@ -91,7 +90,7 @@ class Site {
 
   async close() {
     await Promise.allSettled(this.#running)
-    await this.#client.close()
+    await this.#service.close()
   }
 
   /** @param {IncomingMessage} request @param {ServerResponse} response */
@@ -130,31 +129,27 @@ class Site {
       return
     }
     this.#access.checkKey(request)
-    if (path === '/v1/completions') return this.#create(exchange, this.#client.completions)
-    if (path === '/v1/chat/completions')
-      return this.#create(exchange, this.#client.chat.completions)
+    if (path === '/v1/completions') return this.#create(exchange, 'text')
+    if (path === '/v1/chat/completions') return this.#create(exchange, 'chat')
     const [, model] = /^\/v1\/models(?:\/(.+))?$/.exec(path) ?? []
     if (model === undefined && path !== '/v1/models')
       throw new OpenAIError(`there is no ${path} here`, { status: 404, code: 'not_found' })
     only(request, 'GET')
-    const { models } = this.#client
-    sendJson(exchange, 200, await (model ? models.retrieve(decoded(model)) : models.list()))
+    sendJson(exchange, 200, model ? this.#service.retrieve(decoded(model)) : this.#service.list())
   }
 
-  /** @param {Exchange} exchange @param {{ create: import('../openai/index.js').Create }} completions */
-  async #create(exchange, completions) {
+  /** @param {Exchange} exchange @param {'text' | 'chat'} kind */
+  async #create(exchange, kind) {
     const { request, response, headers, signal } = exchange
     only(request, 'POST')
+    // What is wrong with it is said before it waits for its turn.
     const body = await readBody(request, this.#mostBytes)
-    const isStream = Object(body).stream === true
+    const { isStream, chunks, whole } = this.#service.create(kind, body, signal)
     const events = isStream ? new EventStream(response, headers, signal) : null
     try {
       await this.#queue.run(async () => {
-        const answer = await completions.create(/** @type {Record<string, unknown>} */ (body), {
-          signal,
-        })
-        if (!events) return sendJson(exchange, 200, answer)
-        for await (const chunk of answer) await events.send(chunk)
+        if (!events) return sendJson(exchange, 200, await whole())
+        for await (const chunk of chunks()) await events.send(chunk)
         events.end(true)
       }, signal)
     } catch (error) {

@@ -249,6 +249,18 @@ function openStream(fields) {
   return socket
 }
 
+test('what is wrong is said at once, however many wait', async () => {
+  const [end] = model.info.eosIds
+  const busy = openStream({ max_tokens: 1e8, logit_bias: { [String(end)]: -100 } })
+  await once(busy, 'data')
+  const waiting = openStream({ max_tokens: 1 })
+  refuses(await complete({ stream: true, temperature: 'hot' }), 400, /temperature is "hot"/)
+  refuses(await complete({ model: 'other' }), 404, /only nano/)
+  busy.destroy()
+  waiting.destroy()
+  await isWell()
+})
+
 test('clients that go away in the middle, or while they wait, free the engine', async () => {
   const [endsIn] = model.info.eosIds
   const endless = { max_tokens: 1e8, logit_bias: { [String(endsIn)]: -100 } }
@@ -329,6 +341,20 @@ test('the command: says where it is, answers, logs, and ends with Ctrl-C', async
   const { status } = await ask('/v1/completions', { url, method: 'POST', headers, body })
   assert.equal(status, 200)
   refuses(await ask('/v1/models', { url }), 401, /key/)
+  const second = spawn(process.execPath, [
+    MAIN,
+    'serve',
+    '--port',
+    new URL(url).port,
+    '--model',
+    NANO,
+  ])
+  let said = ''
+  second.stderr.on('data', (part) => {
+    said += part
+  })
+  assert.deepEqual(await once(second, 'close'), [1, null])
+  assert.match(said, /^bimamba: port \d+ cannot be had: EADDRINUSE; --port gives another\n$/)
   child.kill('SIGINT')
   assert.deepEqual(await once(child, 'exit'), [0, null])
   assert.match(err, /^POST \/v1\/completions 200 \d+ ms\nGET \/v1\/models 401 \d+ ms\n$/)
