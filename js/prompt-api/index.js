@@ -162,7 +162,13 @@ async function create(holder, options) {
   })
   signal?.throwIfAborted()
   const session = await model.createSession()
-  if (messages.length > 0) await session.say(messages)
+  try {
+    if (messages.length > 0) await session.say(messages, signal ? { signal } : {})
+    signal?.throwIfAborted()
+  } catch (error) {
+    await session.close()
+    throw error
+  }
   return new LanguageModelSession(model, session, sampling, signal)
 }
 
@@ -227,20 +233,30 @@ export class LanguageModelSession extends EventTarget {
    * @returns {ReadableStream<string>} pieces of the reply
    */
   promptStreaming(input, options = {}) {
-    const pieces = this.#reply(input, options)
-    return new ReadableStream(
-      {
-        async pull(controller) {
-          const { done, value } = await pieces.next()
-          if (done) controller.close()
-          else controller.enqueue(value)
-        },
-        cancel: async () => {
-          await pieces.return()
-        },
+    const left = new AbortController()
+    const signal = options.signal ? AbortSignal.any([options.signal, left.signal]) : left.signal
+    const pieces = this.#reply(input, { ...options, signal })
+    /** @param {ReadableStreamDefaultController<string>} controller */
+    const pump = async (controller) => {
+      try {
+        for await (const text of pieces) controller.enqueue(text)
+        controller.close()
+      } catch (error) {
+        if (!left.signal.aborted) controller.error(error)
+      }
+    }
+    /** @type {Promise<void>} */
+    let pumping = Promise.resolve()
+    // Made whether or not it is read: a stream that nobody reads to its end must not hold up what is asked for next.
+    return new ReadableStream({
+      start(controller) {
+        pumping = pump(controller)
       },
-      { highWaterMark: 0 },
-    )
+      async cancel() {
+        left.abort()
+        await pumping
+      },
+    })
   }
 
   /** Adds messages that are not answered. @param {PromptInput} input @param {{ signal?: AbortSignal }} [options] */
@@ -263,6 +279,8 @@ export class LanguageModelSession extends EventTarget {
   async clone({ signal } = {}) {
     signal?.throwIfAborted()
     const fork = await this.#inOrder(() => this.#session.fork())
+    if (signal?.aborted) await fork.close()
+    signal?.throwIfAborted()
     return new LanguageModelSession(this.#model, fork, this.#sampling, signal)
   }
 
