@@ -173,7 +173,9 @@ test('an update waits until it is wanted, then loses no text; a second tab is to
   assert.match(await styleOf(page), /the second version/)
   assert.equal(await textOf(page), text)
   await other.getByText('The app was updated in another tab.').waitFor()
+  const reloaded = other.waitForEvent('load')
   await other.getByRole('button', { name: 'Reload this one' }).click()
+  await reloaded
   await ready(other)
   const caches = await page.evaluate(() => globalThis.caches.keys())
   assert.equal(caches.filter((name) => name.startsWith('bimamba-shell-')).length, 1)
