@@ -64,6 +64,8 @@ import { loadWasm } from './wasm-module.js'
 const STATUS_CODES = ['internal', 'argument', 'config', 'memory', 'internal', 'format', 'numeric']
 /** enum bm_dtype of src/bm.h. */
 const DTYPES = /** @type {const} */ (['U8', 'I8', 'F16', 'F32', 'I16'])
+/** enum bm_weights of src/bm.h, as a config has them; the first is said by leaving the field out. */
+const PROJECTIONS = [undefined, 'I4', 'I8', 'F16']
 /** enum bm_head of src/bm.h. */
 const HEADS = /** @type {const} */ (['file', 'int4'])
 /** What a head is as the file has it. @type {Record<ModelConfig['embedding_dtype'], HeadType>} */
@@ -436,6 +438,10 @@ async function instantiate({ module, memory, name }) {
  */
 function configNumber(config, field) {
   const value = /** @type {Record<string, unknown>} */ (/** @type {unknown} */ (config))[field.name]
+  if (field.name === 'projection_dtype') {
+    const form = PROJECTIONS.indexOf(/** @type {string | undefined} */ (value))
+    if (form >= 0) return form
+  }
   if (typeof value === 'number') return value
   if (typeof value === 'boolean') return Number(value)
   if (value === null && field.max === Number.POSITIVE_INFINITY) return field.max

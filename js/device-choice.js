@@ -32,7 +32,9 @@ export async function chooseDevice(core, config, { device, state, head }) {
       ? `its state cannot be ${state}`
       : head !== 'file'
         ? `its head cannot be ${head}`
-        : null
+        : config.projection_dtype
+          ? `its projections are binary, and this model's are dense (${config.projection_dtype})`
+          : null
   try {
     if (why) throw new BmError('unsupported', `the GPU: ${why}`)
     const opened = await GpuDevice.open(await findGpu())

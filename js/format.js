@@ -13,8 +13,9 @@ import { describeWrongFile } from './wrong-file.js'
 
 export { describeWrongFile }
 
-/** Value of the metadata key `format`. A change of the format changes the number. */
-const FORMAT_NAME = 'bimamba 1'
+/** Value of the metadata key `format`: of binary projections, and of dense ones. A change of the format changes the number. */
+const BINARY_FORMAT = 'bimamba 1'
+const DENSE_FORMAT = 'bimamba 2'
 /** Hashed pieces of the data section, in bytes. */
 export const CHUNK_BYTES = 4194304
 /** Longest header accepted (N of FORMAT.md), in bytes; checked before anything is allocated or parsed. */
@@ -44,6 +45,9 @@ const CONFIG_KEYS = /** @type {const} */ ({
   dt_max: 'number or null',
   embedding_dtype: '"I8", "F16" or "F32"',
 })
+/** The last key of the config of a dense model. */
+const DENSE_KEY = 'projection_dtype'
+const DENSE_DTYPES = ['I4', 'I8', 'F16']
 
 /**
  * @typedef {object} ModelConfig
@@ -61,6 +65,7 @@ const CONFIG_KEYS = /** @type {const} */ ({
  * @property {number} dt_min
  * @property {number | null} dt_max null: no upper limit
  * @property {'I8' | 'F16' | 'F32'} embedding_dtype
+ * @property {'I4' | 'I8' | 'F16'} [projection_dtype] of dense projections; absent: they are binary
  */
 
 /**
@@ -179,7 +184,7 @@ export function encodeHeader(fields) {
     throw new BmError('internal', `header: ${found} bytes of chunk hashes, want ${wanted}`)
   }
   const metadata = {
-    format: FORMAT_NAME,
+    format: fields.config.projection_dtype ? DENSE_FORMAT : BINARY_FORMAT,
     config: JSON.stringify(inOrder(fields.config)),
     chunk_bytes: String(CHUNK_BYTES),
     chunk_sha256: toHex(fields.chunkSha256),
@@ -239,7 +244,7 @@ export async function parseHeader(bytes, core) {
   if (dataOffset % ALIGNMENT) {
     throw bad(`header: the data would start at ${dataOffset}, want a multiple of ${ALIGNMENT}`)
   }
-  const config = readConfig(metadata.config)
+  const config = readConfig(metadata.config, metadata.format === DENSE_FORMAT)
   const tokenizerBytes = readTokenizerSize(parsed)
   const specs = impliedTensors(core, config)
   const { tensors, dataBytes } = placeTensors(specs, tokenizerBytes)
@@ -280,7 +285,9 @@ function alignUp(size) {
 /** @param {ModelConfig} config @returns {Record<string, unknown>} its known keys, in the format's order */
 function inOrder(config) {
   const all = /** @type {Record<string, unknown>} */ (/** @type {unknown} */ (config))
-  return Object.fromEntries(Object.keys(CONFIG_KEYS).map((key) => [key, all[key]]))
+  const keys = Object.keys(CONFIG_KEYS)
+  if (config.projection_dtype) keys.push(DENSE_KEY)
+  return Object.fromEntries(keys.map((key) => [key, all[key]]))
 }
 
 /** @param {PackedTensor} tensor */
@@ -308,10 +315,10 @@ function parseJson(bytes) {
   }
   if (!isObject(parsed)) throw bad('header: want one JSON object')
   const version = isObject(parsed.__metadata__) ? parsed.__metadata__.format : undefined
-  if (version !== FORMAT_NAME) {
+  if (version !== BINARY_FORMAT && version !== DENSE_FORMAT) {
     const found = typeof version === 'string' ? `"${version.slice(0, 40)}"` : 'absent'
     const hint = String(version).startsWith('bimamba ') ? 'convert again' : 'convert it first'
-    throw bad(`metadata format is ${found}, want "${FORMAT_NAME}": ${hint}`)
+    throw bad(`metadata format is ${found}, want "${BINARY_FORMAT}" or "${DENSE_FORMAT}": ${hint}`)
   }
   const padding = bytes.length - new TextEncoder().encode(text).length
   if (again !== text || padding >= ALIGNMENT) {
@@ -355,11 +362,18 @@ function readMetadata(value) {
   return /** @type {ReturnType<typeof readMetadata>} */ (value)
 }
 
-/** @param {string} text @returns {ModelConfig} */
-function readConfig(text) {
+/** @param {string} text @param {boolean} dense @returns {ModelConfig} */
+function readConfig(text, dense) {
   const config = canonicalJson('config', text)
   if (!isObject(config)) throw bad('config: want an object')
-  sameKeys('config', Object.keys(config), Object.keys(CONFIG_KEYS))
+  sameKeys('config', Object.keys(config), [
+    ...Object.keys(CONFIG_KEYS),
+    ...(dense ? [DENSE_KEY] : []),
+  ])
+  if (dense && !DENSE_DTYPES.includes(String(config[DENSE_KEY])))
+    throw bad(
+      `config ${DENSE_KEY}: ${clip(JSON.stringify(config[DENSE_KEY]))}, want "I4", "I8" or "F16"`,
+    )
   for (const [key, kind] of Object.entries(CONFIG_KEYS)) {
     const value = config[key]
     const fits =

@@ -105,7 +105,8 @@ export class BiMamba {
     if (
       known === undefined &&
       isWorthChoosing(model.info.fileBytes) &&
-      model.info.device === 'wasm'
+      model.info.device === 'wasm' &&
+      !model.config.projection_dtype
     ) {
       quickestFamilies.set(family, model.info.variant)
     }

@@ -206,8 +206,12 @@ class Startup {
       core.close()
     }
     signal.addEventListener('abort', onAbort)
-    const variantFor = (/** @type {PackedHeader} */ { fileBytes }) =>
-      variant ?? (isWorthChoosing(fileBytes) ? quickestVariant(core, { precision }) : undefined)
+    // Families differ in binary products only.
+    const variantFor = (/** @type {PackedHeader} */ { fileBytes, config }) =>
+      variant ??
+      (isWorthChoosing(fileBytes) && !config.projection_dtype
+        ? quickestVariant(core, { precision })
+        : undefined)
     let note = /** @type {string | null} */ (null)
     const modelFor = async (/** @type {PackedHeader} */ header) => {
       const choice = await chooseDevice(core, header.config, this.#options)

@@ -1,5 +1,5 @@
 /*
- * bm.h: the public C API of bimamba, a runtime for 1-bit Mamba-2 language models ("Bi-Mamba").
+ * bm.h: the public C API of bimamba, a runtime for 1-bit Mamba-2 language models ("Bi-Mamba"), and dense ones.
  *
  * Owns the contract between the portable core and whoever embeds it (the WASM boundary, the native
  * tests). Knows nothing of files, text, threads or WebAssembly: weights come in as tensors, token
@@ -43,6 +43,14 @@ typedef struct {
 /* Element types of tensors, and BM_I16, which only states have. BM_U8 holds sign bits, eight columns a byte. */
 typedef enum { BM_U8, BM_I8, BM_F16, BM_F32, BM_I16 } bm_dtype;
 
+/*
+ * What in_proj and out_proj are: signs with a scale and an offset per column (Bi-Mamba), or dense: 4 bits with a
+ * scale for BM_I4_GROUP columns of a row, int8 with a scale per row, IEEE binary16.
+ */
+typedef enum { BM_WEIGHTS_SIGN, BM_WEIGHTS_I4, BM_WEIGHTS_I8, BM_WEIGHTS_F16 } bm_weights;
+
+enum { BM_I4_GROUP = 128 };
+
 /* The shape of a model; names as in the Mamba-2 code (arXiv 2405.21060). */
 typedef struct {
     uint32_t n_layer;
@@ -56,6 +64,7 @@ typedef struct {
     uint32_t padded_vocab_size; /* rows of the embedding; rows past vocab_size are never used */
     uint32_t tie_embeddings;    /* 1: the head is the embedding, 0: it has its own tensor */
     uint32_t embedding_dtype;   /* bm_dtype: BM_I8 (with a scale per row), BM_F16 or BM_F32 */
+    uint32_t projection_dtype;  /* bm_weights */
     float norm_eps;
     float dt_min; /* dt is clamped to [dt_min, dt_max] after softplus */
     float dt_max; /* INFINITY: no upper limit */
@@ -141,8 +150,9 @@ bm_status bm_model_seal_part(bm_model *model, size_t part, bm_error *err);
 typedef struct bm_session bm_session;
 
 /*
- * How the inputs of the binary products and of an int8 or int4 head are represented (weights are the same):
+ * How the inputs of the projections and of an int8 or int4 head are represented (weights are the same):
  * FAST 8-bit class integers, HIGH 14-bit class integers, both with a scale per 256 columns; EXACT f32.
+ * Projections in binary16 take f32 inputs with each of them.
  */
 typedef enum { BM_FAST, BM_HIGH, BM_EXACT, BM_PRECISION_COUNT } bm_precision;
 

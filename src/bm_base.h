@@ -46,6 +46,11 @@ static inline size_t bm_round_up(size_t n, size_t multiple) {
     return (n + multiple - 1) / multiple * multiple;
 }
 
+/* Scales of one row of weights in 4 bits; the last group may be shorter. */
+static inline size_t bm_i4_groups(size_t cols) {
+    return (cols + BM_I4_GROUP - 1) / BM_I4_GROUP;
+}
+
 /* ---- f32 ------------------------------------------------------------------------------------ */
 
 static inline uint32_t bm_bits_of(float x) {

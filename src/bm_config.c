@@ -36,6 +36,7 @@ static const field fields[] = {
     REAL(dt_min, 0, 1e6),
     REAL(dt_max, 1e-9, INFINITY),
     INTEGER(embedding_dtype, BM_I8, BM_F32),
+    INTEGER(projection_dtype, BM_WEIGHTS_SIGN, BM_WEIGHTS_F16),
 };
 
 enum {
@@ -145,7 +146,34 @@ bm_dims bm_dims_of(const bm_config *c) {
     };
 }
 
-enum { LAYER_FIRST = BM_ROLE_NORM, LAYER_ROLES = BM_ROLE_OUT_BETA - BM_ROLE_NORM + 1 };
+/* The tensors of a layer, in order, by what its projections are. */
+static const bm_role sign_roles[] = {
+    BM_ROLE_NORM,      BM_ROLE_IN_SIGN,   BM_ROLE_IN_ALPHA, BM_ROLE_IN_BETA, BM_ROLE_CONV_WEIGHT,
+    BM_ROLE_CONV_BIAS, BM_ROLE_DT_BIAS,   BM_ROLE_A_LOG,    BM_ROLE_D,       BM_ROLE_GATE_NORM,
+    BM_ROLE_OUT_SIGN,  BM_ROLE_OUT_ALPHA, BM_ROLE_OUT_BETA};
+static const bm_role scaled_roles[] = {BM_ROLE_NORM,        BM_ROLE_IN_WEIGHT, BM_ROLE_IN_SCALE,
+                                       BM_ROLE_CONV_WEIGHT, BM_ROLE_CONV_BIAS, BM_ROLE_DT_BIAS,
+                                       BM_ROLE_A_LOG,       BM_ROLE_D,         BM_ROLE_GATE_NORM,
+                                       BM_ROLE_OUT_WEIGHT,  BM_ROLE_OUT_SCALE};
+static const bm_role half_roles[] = {BM_ROLE_NORM,      BM_ROLE_IN_WEIGHT, BM_ROLE_CONV_WEIGHT,
+                                     BM_ROLE_CONV_BIAS, BM_ROLE_DT_BIAS,   BM_ROLE_A_LOG,
+                                     BM_ROLE_D,         BM_ROLE_GATE_NORM, BM_ROLE_OUT_WEIGHT};
+
+typedef struct {
+    const bm_role *role;
+    size_t count;
+} role_list;
+
+#define ROLES(list)                                                                                \
+    { list, sizeof list / sizeof list[0] }
+
+static role_list layer_roles(const bm_config *c) {
+    static const role_list lists[] = {[BM_WEIGHTS_SIGN] = ROLES(sign_roles),
+                                      [BM_WEIGHTS_I4] = ROLES(scaled_roles),
+                                      [BM_WEIGHTS_I8] = ROLES(scaled_roles),
+                                      [BM_WEIGHTS_F16] = ROLES(half_roles)};
+    return lists[c->projection_dtype];
+}
 
 static size_t embedding_tensors(const bm_config *c) {
     return bm_has_scale(c) ? 2 : 1;
@@ -153,7 +181,7 @@ static size_t embedding_tensors(const bm_config *c) {
 
 size_t bm_tensor_count(const bm_config *c) {
     size_t head = c->tie_embeddings ? 0 : embedding_tensors(c);
-    return embedding_tensors(c) + (size_t)c->n_layer * LAYER_ROLES + 1 + head;
+    return embedding_tensors(c) + (size_t)c->n_layer * layer_roles(c).count + 1 + head;
 }
 
 bm_role bm_role_at(const bm_config *c, size_t index, size_t *layer) {
@@ -161,11 +189,12 @@ bm_role bm_role_at(const bm_config *c, size_t index, size_t *layer) {
     if (index < n_embedding)
         return index == 0 ? BM_ROLE_EMBEDDING : BM_ROLE_EMBEDDING_SCALE;
     index -= n_embedding;
-    if (index < (size_t)c->n_layer * LAYER_ROLES) {
-        *layer = index / LAYER_ROLES;
-        return (bm_role)(LAYER_FIRST + index % LAYER_ROLES);
+    role_list roles = layer_roles(c);
+    if (index < c->n_layer * roles.count) {
+        *layer = index / roles.count;
+        return roles.role[index % roles.count];
     }
-    index -= (size_t)c->n_layer * LAYER_ROLES;
+    index -= c->n_layer * roles.count;
     return (bm_role)(BM_ROLE_NORM_F + index);
 }
 
@@ -181,6 +210,23 @@ typedef struct {
     size_t rows;
     size_t cols; /* 0: one dimension */
 } shape;
+
+/* A dense projection, or its scales. */
+static shape dense_shape(const bm_config *c, bm_role role) {
+    bool is_in = role == BM_ROLE_IN_WEIGHT || role == BM_ROLE_IN_SCALE;
+    bool is_scale = role == BM_ROLE_IN_SCALE || role == BM_ROLE_OUT_SCALE;
+    size_t rows = is_in ? bm_dims_of(c).in_rows : c->d_model;
+    size_t cols = is_in ? c->d_model : bm_dims_of(c).d_inner;
+    bool is_i4 = c->projection_dtype == BM_WEIGHTS_I4;
+    if (is_scale)
+        return (shape){is_in ? "in_proj.scale" : "out_proj.scale", BM_F32, rows,
+                       is_i4 ? bm_i4_groups(cols) : 0};
+    return (shape){is_in ? "in_proj.weight" : "out_proj.weight",
+                   is_i4                                  ? BM_U8
+                   : c->projection_dtype == BM_WEIGHTS_I8 ? BM_I8
+                                                          : BM_F16,
+                   rows, is_i4 ? cols / 2 : cols};
+}
 
 static shape shape_of(const bm_config *c, bm_role role) {
     bm_dims n = bm_dims_of(c);
@@ -206,6 +252,10 @@ static shape shape_of(const bm_config *c, bm_role role) {
     case BM_ROLE_NORM_F: return (shape){"norm_f.weight", BM_F32, d, 0};
     case BM_ROLE_HEAD: return (shape){"head.weight", table, c->padded_vocab_size, d};
     case BM_ROLE_HEAD_SCALE: return (shape){"head.scale", BM_F32, c->padded_vocab_size, 0};
+    case BM_ROLE_IN_WEIGHT:
+    case BM_ROLE_IN_SCALE:
+    case BM_ROLE_OUT_WEIGHT:
+    case BM_ROLE_OUT_SCALE: return dense_shape(c, role);
     }
     return (shape){0};
 }
@@ -214,7 +264,7 @@ bm_tensor bm_tensor_at(const bm_config *c, size_t index) {
     size_t layer = 0;
     bm_role role = bm_role_at(c, index, &layer);
     shape s = shape_of(c, role);
-    bool in_layer = role >= BM_ROLE_NORM && role <= BM_ROLE_OUT_BETA;
+    bool in_layer = role >= BM_ROLE_NORM && role < BM_ROLE_NORM_F;
     bm_tensor tensor = {
         .dtype = s.dtype,
         .n_dims = s.cols ? 2 : 1,

@@ -29,6 +29,8 @@ typedef enum {
     BM_ROLE_IN_SIGN,
     BM_ROLE_IN_ALPHA,
     BM_ROLE_IN_BETA,
+    BM_ROLE_IN_WEIGHT,
+    BM_ROLE_IN_SCALE,
     BM_ROLE_CONV_WEIGHT,
     BM_ROLE_CONV_BIAS,
     BM_ROLE_DT_BIAS,
@@ -38,6 +40,8 @@ typedef enum {
     BM_ROLE_OUT_SIGN,
     BM_ROLE_OUT_ALPHA,
     BM_ROLE_OUT_BETA,
+    BM_ROLE_OUT_WEIGHT,
+    BM_ROLE_OUT_SCALE,
     BM_ROLE_NORM_F,
     BM_ROLE_HEAD,
     BM_ROLE_HEAD_SCALE
@@ -48,6 +52,10 @@ bm_role bm_role_at(const bm_config *config, size_t index, size_t *layer);
 
 static inline bool bm_has_scale(const bm_config *config) {
     return config->embedding_dtype == BM_I8;
+}
+
+static inline bool bm_is_dense(const bm_config *config) {
+    return config->projection_dtype != BM_WEIGHTS_SIGN;
 }
 
 size_t bm_dtype_size(bm_dtype dtype);

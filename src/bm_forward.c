@@ -1,5 +1,5 @@
 /*
- * bm_forward.c: Mamba-2 with binary projections, as arXiv 2405.21060 and 2411.11843 write it.
+ * bm_forward.c: Mamba-2 with binary or dense projections, as arXiv 2405.21060 and 2411.11843 write it.
  *
  *   r      = embedding[token]
  *   layer:   zxbcdt = in_proj(RMSNorm(r))            prepare_in, then project_in
@@ -25,10 +25,10 @@ typedef struct {
     const bm_scratch *scratch;
     const bm_lane *lanes;
     size_t n_lanes;
-    bm_precision precision;
-    size_t index; /* of the layer */
-    size_t n;     /* tokens */
-    size_t parts; /* of the rows of a matrix product */
+    bm_precision precision; /* of the projections' inputs */
+    size_t index;           /* of the layer */
+    size_t n;               /* tokens */
+    size_t parts;           /* of the rows of a matrix product */
     bm_trial *trial;
     bool is_replay; /* only the state is wanted */
 } pass;
@@ -84,13 +84,15 @@ static void prepare(const pass *p, size_t token, const float *x, size_t cols) {
     uint8_t *act = p->scratch->act + token * p->scratch->act_stride;
     range block = tokens_of_block(p->n, token / BM_TOKENS);
     p->kernels->quantize(act, x, cols, p->precision);
-    if (p->kernels->uses_tables(block.end - block.start, p->precision))
+    if (!bm_is_dense(&p->model->config) &&
+        p->kernels->uses_tables(block.end - block.start, p->precision))
         p->kernels->tabulate(act, cols, p->precision);
 }
 
-/* A binary product over the inputs of the chunk. */
+/* A product over the inputs of the chunk: binary, or dense. */
 typedef struct {
     const uint8_t *signs;
+    bm_dense dense;
     size_t rows;
     size_t cols;
     float *y; /* [n, y_stride] */
@@ -103,6 +105,27 @@ typedef struct {
     range tokens;
 } share;
 
+static void multiply_dense(const pass *p, const product *m, range rows, float *y,
+                           const bm_inputs *in) {
+    const bm_kernels *k = p->kernels;
+    size_t n = rows.end - rows.start;
+    size_t at = rows.start * m->cols;
+    const float *scale = m->dense.scale;
+    switch (p->model->config.projection_dtype) {
+    case BM_WEIGHTS_F16:
+        k->dense_f16(y, m->y_stride, (const uint16_t *)m->dense.weight + at, n, m->cols, in);
+        break;
+    case BM_WEIGHTS_I8:
+        k->dense_i8(y, m->y_stride, (const int8_t *)m->dense.weight + at, scale + rows.start, n,
+                    m->cols, in, p->precision);
+        break;
+    default:
+        k->dense_i4(y, m->y_stride, (const uint8_t *)m->dense.weight + at / 2,
+                    scale + rows.start * bm_i4_groups(m->cols), n, m->cols, in, p->precision);
+        break;
+    }
+}
+
 static share multiply(const pass *p, const product *m, size_t task, size_t thread) {
     const bm_scratch *s = p->scratch;
     const share own = {.rows = rows_of_part(m->rows, task % p->parts, p->parts),
@@ -111,8 +134,13 @@ static share multiply(const pass *p, const product *m, size_t task, size_t threa
                               .stride = s->act_stride,
                               .c = s->c + own.tokens.start,
                               .n = own.tokens.end - own.tokens.start};
-    if (own.rows.start < own.rows.end)
-        p->kernels->matmul(m->y + own.tokens.start * m->y_stride + own.rows.start, m->y_stride,
+    if (own.rows.start == own.rows.end)
+        return own;
+    float *y = m->y + own.tokens.start * m->y_stride + own.rows.start;
+    if (bm_is_dense(&p->model->config))
+        multiply_dense(p, m, own.rows, y, &inputs);
+    else
+        p->kernels->matmul(y, m->y_stride,
                            m->signs + p->kernels->signs_bytes(own.rows.start, m->cols),
                            own.rows.end - own.rows.start, m->cols, &inputs, p->precision,
                            s->matmul + thread * s->matmul_stride);
@@ -178,6 +206,7 @@ static void convolve(const pass *p, const bm_lane *lane, range channels) {
 static void project_in(void *arg, size_t task, size_t thread) {
     const pass *p = arg;
     const product in_proj = {.signs = p->layer->in_sign,
+                             .dense = p->layer->in_dense,
                              .rows = p->model->dims.in_rows,
                              .cols = p->model->config.d_model,
                              .y = p->scratch->zxbcdt,
@@ -362,6 +391,7 @@ static void project_out(void *arg, size_t task, size_t thread) {
     const bm_scratch *s = p->scratch;
     size_t d_model = p->model->config.d_model;
     const product out_proj = {.signs = p->layer->out_sign,
+                              .dense = p->layer->out_dense,
                               .rows = d_model,
                               .cols = p->model->dims.d_inner,
                               .y = s->out,
@@ -395,7 +425,7 @@ static pass pass_of(const bm_chunk *c, size_t layer) {
                   .scratch = c->scratch,
                   .lanes = c->lanes,
                   .n_lanes = c->n_lanes,
-                  .precision = c->precision,
+                  .precision = bm_input_precision(&c->model->config, c->precision),
                   .index = layer,
                   .n = c->n,
                   .parts = parts_of(c->team, c->n),

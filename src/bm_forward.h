@@ -11,6 +11,11 @@
 #include "bm_model.h"
 #include "bm_state.h"
 
+/* How the inputs of a model's projections are prepared in a session of this precision. */
+static inline bm_precision bm_input_precision(const bm_config *config, bm_precision precision) {
+    return config->projection_dtype == BM_WEIGHTS_F16 ? BM_EXACT : precision;
+}
+
 /* Scratch for chunks of up to T tokens; nothing in it outlives a call except `hidden`. */
 typedef struct {
     size_t zxbcdt_stride; /* floats a token */
@@ -22,7 +27,7 @@ typedef struct {
     float *zxbcdt;        /* [T, zxbcdt_stride] output of in_proj: z, x, B, C, dt */
     float *y;             /* [T, d_inner] output of the SSM, gated */
     float *out;           /* [T, out_stride] output of out_proj */
-    float *normed;        /* [T, normed_stride] inputs of a binary product */
+    float *normed;        /* [T, normed_stride] inputs of a projection */
     uint8_t *act;         /* [T, act_stride] the same, prepared */
     float *c;             /* [T] bias products */
     float *b_max;         /* [T, ngroups] max |B| */

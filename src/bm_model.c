@@ -7,22 +7,46 @@
  */
 #include "bm_model.h"
 
+static bm_dense layout_dense(bm_arena *arena, const bm_config *c, size_t rows, size_t cols) {
+    uint64_t weights = (uint64_t)rows * cols;
+    switch (c->projection_dtype) {
+    case BM_WEIGHTS_F16: return (bm_dense){bm_arena_take(arena, weights, sizeof(uint16_t)), NULL};
+    case BM_WEIGHTS_I8:
+        return (bm_dense){bm_arena_take(arena, weights, 1),
+                          bm_arena_take(arena, rows, sizeof(float))};
+    default:
+        return (bm_dense){bm_arena_take(arena, weights / 2, 1),
+                          bm_arena_take(arena, (uint64_t)rows * bm_i4_groups(cols), sizeof(float))};
+    }
+}
+
+static void layout_signs(bm_arena *arena, bm_layer *layer, const bm_model *m) {
+    size_t d_model = m->config.d_model;
+    size_t d_inner = m->dims.d_inner;
+    layer->in_sign = bm_arena_take(arena, 1, m->kernels->signs_bytes(m->dims.in_rows, d_model));
+    layer->in_scale = bm_arena_take(arena, d_model, sizeof(float));
+    layer->in_bias = bm_arena_take(arena, d_model, sizeof(float));
+    layer->out_sign = bm_arena_take(arena, 1, m->kernels->signs_bytes(d_model, d_inner));
+    layer->out_scale = bm_arena_take(arena, d_inner, sizeof(float));
+    layer->out_bias = bm_arena_take(arena, d_inner, sizeof(float));
+}
+
 static void layout_layer(bm_arena *arena, bm_layer *layer, const bm_model *m) {
     const bm_config *c = &m->config;
     const bm_dims *n = &m->dims;
     *layer = (bm_layer){
-        .in_sign = bm_arena_take(arena, 1, m->kernels->signs_bytes(n->in_rows, c->d_model)),
-        .in_scale = bm_arena_take(arena, c->d_model, sizeof(float)),
-        .in_bias = bm_arena_take(arena, c->d_model, sizeof(float)),
         .conv = bm_arena_take(arena, (uint64_t)c->d_conv * n->conv_dim, sizeof(float)),
         .conv_bias = bm_arena_take(arena, n->conv_dim, sizeof(float)),
         .dt_bias = bm_arena_take(arena, n->n_heads, sizeof(float)),
         .a = bm_arena_take(arena, n->n_heads, sizeof(float)),
         .d = bm_arena_take(arena, n->n_heads, sizeof(float)),
-        .out_sign = bm_arena_take(arena, 1, m->kernels->signs_bytes(c->d_model, n->d_inner)),
-        .out_scale = bm_arena_take(arena, n->d_inner, sizeof(float)),
-        .out_bias = bm_arena_take(arena, n->d_inner, sizeof(float)),
     };
+    if (bm_is_dense(c)) {
+        layer->in_dense = layout_dense(arena, c, n->in_rows, c->d_model);
+        layer->out_dense = layout_dense(arena, c, c->d_model, n->d_inner);
+    } else {
+        layout_signs(arena, layer, m);
+    }
 }
 
 static float *layout_scales(bm_arena *arena, const bm_config *c) {
@@ -66,9 +90,15 @@ static bm_model *layout(bm_arena *arena, const bm_model *m) {
     }
     plan.norm_f = bm_arena_take(arena, c->d_model, sizeof(float));
     layout_head(arena, &plan);
-    plan.zeros = bm_arena_take(arena, c->d_model, sizeof(float));
+    size_t widest = c->d_model < m->dims.d_inner ? m->dims.d_inner : c->d_model;
+    plan.zeros = bm_arena_take(arena, widest, sizeof(float));
     plan.norm = bm_arena_take(arena, (uint64_t)c->n_layer * c->d_model, sizeof(float));
     plan.gate_norm = bm_arena_take(arena, (uint64_t)c->n_layer * m->dims.d_inner, sizeof(float));
+    for (size_t i = 0; plan.layers && bm_is_dense(c) && i < c->n_layer; i++) {
+        plan.layers[i].in_scale = plan.norm + i * c->d_model;
+        plan.layers[i].out_scale = plan.gate_norm + i * m->dims.d_inner;
+        plan.layers[i].in_bias = plan.layers[i].out_bias = plan.zeros;
+    }
     plan.written = bm_arena_take(arena, bm_tensor_count(c), sizeof *plan.written);
     plan.sealed = bm_arena_take(arena, (uint64_t)c->n_layer + 2, 1);
     if (out)
@@ -136,6 +166,8 @@ static void *plain_target(const bm_model *m, bm_role role, size_t layer) {
     case BM_ROLE_NORM: return m->norm + layer * m->config.d_model;
     case BM_ROLE_IN_ALPHA: return l->in_scale;
     case BM_ROLE_IN_BETA: return l->in_bias;
+    case BM_ROLE_IN_WEIGHT: return l->in_dense.weight;
+    case BM_ROLE_IN_SCALE: return l->in_dense.scale;
     case BM_ROLE_CONV_BIAS: return l->conv_bias;
     case BM_ROLE_DT_BIAS: return l->dt_bias;
     case BM_ROLE_A_LOG: return l->a;
@@ -143,6 +175,8 @@ static void *plain_target(const bm_model *m, bm_role role, size_t layer) {
     case BM_ROLE_GATE_NORM: return m->gate_norm + layer * m->dims.d_inner;
     case BM_ROLE_OUT_ALPHA: return l->out_scale;
     case BM_ROLE_OUT_BETA: return l->out_bias;
+    case BM_ROLE_OUT_WEIGHT: return l->out_dense.weight;
+    case BM_ROLE_OUT_SCALE: return l->out_dense.scale;
     case BM_ROLE_NORM_F: return m->norm_f;
     case BM_ROLE_HEAD: return m->head.weight;
     case BM_ROLE_HEAD_SCALE: return m->head.scale;
@@ -258,7 +292,7 @@ static bm_status check_fold(const fold *f, size_t layer, bm_error *err) {
 }
 
 /* Folds the norms into the column scales behind them, all or nothing: products can overflow. */
-static bm_status fold_layer(bm_model *m, size_t index, bm_error *err) {
+static bm_status fold_norms(bm_model *m, size_t index, bm_error *err) {
     bm_layer *l = &m->layers[index];
     size_t d_model = m->config.d_model;
     size_t d_inner = m->dims.d_inner;
@@ -279,6 +313,15 @@ static bm_status fold_layer(bm_model *m, size_t index, bm_error *err) {
     for (size_t k = 0; k < FOLDS; k++)
         for (size_t i = 0; i < folds[k].n; i++)
             folds[k].y[i] *= folds[k].x[i];
+    return BM_OK;
+}
+
+/* Dense projections have no column scales: their norms stay as they are. */
+static bm_status fold_layer(bm_model *m, size_t index, bm_error *err) {
+    bm_status status = bm_is_dense(&m->config) ? BM_OK : fold_norms(m, index, err);
+    if (status != BM_OK)
+        return status;
+    bm_layer *l = &m->layers[index];
     for (size_t h = 0; h < m->dims.n_heads; h++)
         l->a[h] = -bm_exp(l->a[h]);
     return BM_OK;

@@ -10,18 +10,28 @@
 #include "bm_config.h"
 #include "kernels/kernels.h"
 
+/* A projection in full or in integers, rows in file form; see dense_i8 and the others in kernels.h. */
 typedef struct {
-    uint8_t *in_sign;  /* packed [in_rows, d_model] */
-    float *in_scale;   /* [d_model] folded: norm.weight * in_proj.alpha */
-    float *in_bias;    /* [d_model] folded: norm.weight * in_proj.beta */
-    float *conv;       /* [d_conv, conv_dim]: transposed, the current token's tap last */
-    float *conv_bias;  /* [conv_dim] */
-    float *dt_bias;    /* [n_heads] */
-    float *a;          /* [n_heads] folded: A = -exp(A_log) */
-    float *d;          /* [n_heads] */
-    uint8_t *out_sign; /* packed [d_model, d_inner] */
-    float *out_scale;  /* [d_inner] folded: gate_norm.weight * out_proj.alpha */
-    float *out_bias;   /* [d_inner] folded: gate_norm.weight * out_proj.beta */
+    void *weight;
+    float *scale; /* NULL with binary16 */
+} bm_dense;
+
+/* in_sign and out_sign, or in_dense and out_dense: the other two are empty. */
+typedef struct {
+    uint8_t *in_sign; /* packed [in_rows, d_model] */
+    float
+        *in_scale; /* [d_model] folded: norm.weight * in_proj.alpha; of dense ones the norm alone */
+    float *in_bias;     /* [d_model] folded: norm.weight * in_proj.beta; of dense ones 0 */
+    bm_dense in_dense;  /* [in_rows, d_model] */
+    float *conv;        /* [d_conv, conv_dim]: transposed, the current token's tap last */
+    float *conv_bias;   /* [conv_dim] */
+    float *dt_bias;     /* [n_heads] */
+    float *a;           /* [n_heads] folded: A = -exp(A_log) */
+    float *d;           /* [n_heads] */
+    uint8_t *out_sign;  /* packed [d_model, d_inner] */
+    float *out_scale;   /* [d_inner] folded: gate_norm.weight * out_proj.alpha */
+    float *out_bias;    /* [d_inner] folded: gate_norm.weight * out_proj.beta */
+    bm_dense out_dense; /* [d_model, d_inner] */
 } bm_layer;
 
 /* A table of one row per token id: the embedding and the head. */
@@ -42,7 +52,7 @@ struct bm_model {
     int8_t *head_row; /* [d_model] the row of an untied head that is arriving, on its way there */
     bm_layer *layers; /* [n_layer] */
     float *norm_f;    /* [d_model] */
-    float *zeros;     /* [d_model] the bias of a norm that has none behind it */
+    float *zeros;     /* [max(d_model, d_inner)] the bias of a norm that has none behind it */
     float *norm;      /* [n_layer, d_model] norm.weight until the layer is sealed */
     float *gate_norm; /* [n_layer, d_inner] likewise */
     uint64_t *written; /* [tensors] bytes that have arrived */

@@ -13,8 +13,12 @@ static size_t larger(size_t a, size_t b) {
     return a < b ? b : a;
 }
 
+/* Of a projection's input, or the head's, whose precisions may differ. */
 static size_t act_bytes(const bm_model *m, size_t cols, bm_precision precision) {
-    return bm_act_tables_offset(cols, precision) + m->kernels->table_bytes(cols, precision);
+    bm_precision inner = bm_input_precision(&m->config, precision);
+    size_t tables = bm_is_dense(&m->config) ? 0 : m->kernels->table_bytes(cols, inner);
+    return larger(bm_act_tables_offset(cols, inner) + tables,
+                  bm_act_tables_offset(cols, precision));
 }
 
 static bm_scratch layout_scratch(bm_arena *arena, const bm_model *m, const bm_session_options *o) {
@@ -28,9 +32,10 @@ static bm_scratch layout_scratch(bm_arena *arena, const bm_model *m, const bm_se
         .act_stride = bm_round_up(
             larger(act_bytes(m, d_model, o->precision), act_bytes(m, d_inner, o->precision)),
             BM_ALIGN),
-        .matmul_stride =
-            (size_t)m->kernels->matmul_scratch(larger(m->dims.in_rows, d_model), o->precision),
     };
+    if (!bm_is_dense(&m->config))
+        s.matmul_stride =
+            (size_t)m->kernels->matmul_scratch(larger(m->dims.in_rows, d_model), o->precision);
     s.r = bm_arena_take(arena, (uint64_t)n * d_model, sizeof(float));
     s.zxbcdt = bm_arena_take(arena, (uint64_t)n * s.zxbcdt_stride, sizeof(float));
     s.y = bm_arena_take(arena, (uint64_t)n * d_inner, sizeof(float));

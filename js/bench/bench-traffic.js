@@ -13,10 +13,10 @@
 /** Which step reads a tensor. Weights of the norms inside layers are folded into alpha and beta. @type {[RegExp, string][]} */
 const READERS = [
   [/\.in_proj\.(alpha|beta)$/, 'prepare_in'],
-  [/\.in_proj\.sign$/, 'project_in'],
+  [/\.in_proj\.(sign|weight|scale)$/, 'project_in'],
   [/\.(conv\..*|dt_bias|A_log|D)$/, 'scan'],
   [/\.out_proj\.(alpha|beta)$/, 'prepare_out'],
-  [/\.out_proj\.sign$/, 'project_out'],
+  [/\.out_proj\.(sign|weight|scale)$/, 'project_out'],
   [/^norm_f\./, 'finish'],
 ]
 
@@ -61,7 +61,7 @@ export function trafficOf(tensors, config, stateType, headChoice = 'file') {
     const [rows = 0, columns = 0] = shape
     const step = READERS.find(([names]) => names.test(name))?.[1]
     if (step) add(reads, step, sizeBytes)
-    if (step && dtype === 'U8') add(signs, step, 8 * sizeBytes)
+    if (step && name.endsWith('.sign')) add(signs, step, 8 * sizeBytes)
     // Rows past the vocabulary are never read.
     if (head.test(name) && headBytes(sizeBytes, dtype) !== sizeBytes) {
       packedBytes += headBytes(sizeBytes, dtype) - (config.tie_embeddings ? 0 : sizeBytes)

@@ -88,6 +88,11 @@ function randomFloats({ name, sizeBytes }, index, noise) {
   return new Uint8Array(values.buffer)
 }
 
+/** @param {Uint8Array} noise @returns {Uint8Array} halves between 1/128 and 1/64, of both signs */
+function smallHalves(noise) {
+  return noise.map((byte, i) => (i % 2 ? (byte & 0x83) | 0x20 : byte))
+}
+
 /**
  * Every byte of a random model, tensor after tensor in the order of the file.
  *
@@ -97,8 +102,11 @@ function randomFloats({ name, sizeBytes }, index, noise) {
  */
 export function* randomWeights(core, config) {
   const noise = randomBytes(NOISE_BYTES)
+  const halves = smallHalves(noise)
   for (const [index, tensor] of core.tensors(config).entries()) {
-    const bytes = tensor.dtype === 'F32' ? randomFloats(tensor, index, noise) : noise
+    const { dtype } = tensor
+    const bytes =
+      dtype === 'F32' ? randomFloats(tensor, index, noise) : dtype === 'F16' ? halves : noise
     for (let offset = 0; offset < tensor.sizeBytes; offset += bytes.length) {
       yield { index, offset, bytes: bytes.subarray(0, tensor.sizeBytes - offset) }
     }

@@ -17,15 +17,20 @@ import { createProgress } from './progress.js'
 const USAGE = `
 Usage: bimamba convert [options] CHECKPOINT_DIR OUT.safetensors
 
-Packs a Bi-Mamba checkpoint (config.json with *.safetensors or pytorch_model*.bin) into one file.`
+Packs a Bi-Mamba or Mamba-2 checkpoint (config.json with *.safetensors or pytorch_model*.bin) into one file.`
 
 const EMBEDDINGS = /** @type {const} */ (['int8', 'f16', 'f32'])
+const PROJECTIONS = /** @type {const} */ (['auto', 'f16', 'int8', 'int4'])
 const ZEROS = /** @type {const} */ (['refuse', 'plus'])
 
 const TABLE = {
   embedding: {
     value: EMBEDDINGS.join('|'),
     help: 'how embedding and head are stored (default int8, with a scale for each row)',
+  },
+  projections: {
+    value: PROJECTIONS.join('|'),
+    help: 'how in_proj and out_proj are stored: 1 bit if the checkpoint is, else int8 (default auto)',
   },
   zeros: {
     value: ZEROS.join('|'),
@@ -82,6 +87,7 @@ function readOptions({ values }) {
   const licence = text('licence')
   return {
     embedding: oneOf('embedding', text('embedding') ?? EMBEDDINGS[0], EMBEDDINGS),
+    projections: oneOf('projections', text('projections') ?? PROJECTIONS[0], PROJECTIONS),
     zeros: oneOf('zeros', text('zeros') ?? ZEROS[0], ZEROS),
     ...(tokenizer === undefined ? {} : { tokenizer }),
     ...(source === undefined ? {} : { source }),
@@ -95,7 +101,7 @@ function describe({ config, fileBytes, tensors, files, tokenizer, zeros, dense }
   const first = zeros.slice(0, 3).map((tensor) => `${tensor.name} ${tensor.zeros}`)
   return [
     `${out}: ${formatBytes(fileBytes)}, ${tensors} tensors`,
-    `  model      ${config.n_layer} layers, d_model ${config.d_model}, vocabulary ${config.vocab_size}, embedding ${config.embedding_dtype}, ${config.tie_embeddings ? 'tied' : 'own'} head`,
+    `  model      ${config.n_layer} layers, d_model ${config.d_model}, vocabulary ${config.vocab_size}, projections ${config.projection_dtype ?? '1 bit'}, embedding ${config.embedding_dtype}, ${config.tie_embeddings ? 'tied' : 'own'} head`,
     `  weights    ${files.join(', ')}${dense ? ' (dense export: signs and scales recovered)' : ''}`,
     `  tokenizer  ${tokenizer ?? 'none'}`,
     `  zeros      ${zeroCount ? `${zeroCount} exact zeros became +1 in ${zeros.length} tensors (${first.join(', ')}${zeros.length > 3 ? ', ...' : ''})` : 'none'}`,

@@ -37,6 +37,12 @@ const FIXED = /** @type {const} */ ({ dt_min: 0, dt_max: null })
  * @throws {BmError} `unsupported` for a model that llama.cpp would compute differently
  */
 export function checkExportable(config) {
+  if (config.projection_dtype) {
+    throw new BmError(
+      'unsupported',
+      `the projections are dense (${config.projection_dtype}), want 1 bit: llama.cpp converts full-precision checkpoints itself`,
+    )
+  }
   for (const [key, wanted] of Object.entries(FIXED)) {
     const found = config[/** @type {keyof typeof FIXED} */ (key)]
     if (found === wanted) continue

@@ -12,8 +12,8 @@ import { encodeHeader, headerSize, padTokenizer } from '../format.js'
 import { readCheckpointConfig } from './checkpoint-config.js'
 import { readCheckpoint } from './checkpoint-reader.js'
 import { DataWriter } from './data-writer.js'
-import { EMBEDDING, planTensors } from './tensor-plan.js'
-import { writeStep } from './tensor-steps.js'
+import { EMBEDDING, FIRST_PROJECTION, isBinarized, planTensors } from './tensor-plan.js'
+import { holdsTwoValues, writeStep } from './tensor-steps.js'
 import { readTokenizerFiles } from './tokenizer-files.js'
 
 /** @typedef {import('./byte-source.js').ByteSource} ByteSource */
@@ -26,6 +26,8 @@ import { readTokenizerFiles } from './tokenizer-files.js'
 /**
  * @typedef {object} PackOptions
  * @property {'int8' | 'f16' | 'f32'} [embedding] how embedding and head are stored (default int8)
+ * @property {'auto' | 'f16' | 'int8' | 'int4'} [projections] how in_proj and out_proj are stored: `auto` (default) as signs where the
+ *   checkpoint is 1-bit, else as int8; the others make a dense model also of a dense export
  * @property {'refuse' | 'plus'} [zeros] latent weights that are exactly 0: `refuse` (default) allows
  *   max(16, 1e-6 of a tensor), `plus` any number; they become +1
  * @property {ByteSource | null} [tokenizer] a tokenizer.json or SentencePiece model (default: the folder's)
@@ -43,11 +45,17 @@ import { readTokenizerFiles } from './tokenizer-files.js'
  * @property {string[]} files of weights read
  * @property {string | null} tokenizer the file the tokenizer comes from
  * @property {{ name: string, zeros: number }[]} zeros tensors that had exact zeros, now +1
- * @property {boolean} dense recovered from a dense export
+ * @property {boolean} dense signs recovered from a dense export
  * @property {string[]} warnings
  */
 
 const EMBEDDING_DTYPES = /** @type {const} */ ({ int8: 'I8', f16: 'F16', f32: 'F32' })
+const PROJECTION_DTYPES = /** @type {const} */ ({
+  auto: undefined,
+  f16: 'F16',
+  int8: 'I8',
+  int4: 'I4',
+})
 const HEAD = 'lm_head.weight'
 
 /**
@@ -59,16 +67,24 @@ const HEAD = 'lm_head.weight'
  * @throws {BmError} `checkpoint`, `config`, `tokenizer`, `argument`, `io`; rejects with the signal's reason
  */
 export async function packCheckpoint(core, folder, output, options = {}) {
-  const { embedding = 'int8', zeros = 'refuse', signal } = options
+  const { embedding = 'int8', projections = 'auto', zeros = 'refuse', signal } = options
   const embedding_dtype = EMBEDDING_DTYPES[embedding]
   if (!embedding_dtype) throw choice('embedding', embedding, 'int8, f16 or f32')
+  if (!Object.hasOwn(PROJECTION_DTYPES, projections))
+    throw choice('projections', projections, 'auto, f16, int8 or int4')
   if (zeros !== 'refuse' && zeros !== 'plus') throw choice('zeros', zeros, 'refuse or plus')
   signal?.throwIfAborted()
   const { config: sizes, json } = await readCheckpointConfig(folder)
   core.tensors({ ...sizes, embedding_dtype })
   const { tensors, files } = await readCheckpoint(folder)
   const tie_embeddings = await isTied(tensors, sizes.tie_embeddings, signal)
-  const config = /** @type {ModelConfig} */ ({ ...sizes, tie_embeddings, embedding_dtype })
+  const projection_dtype = await projectionType(tensors, projections, signal)
+  const config = /** @type {ModelConfig} */ ({
+    ...sizes,
+    tie_embeddings,
+    embedding_dtype,
+    ...(projection_dtype ? { projection_dtype } : {}),
+  })
   const specs = core.tensors(config)
   if (tie_embeddings) tensors.delete(HEAD)
   const { steps, dense } = planTensors(specs, tensors, folder.name)
@@ -109,6 +125,24 @@ export async function packCheckpoint(core, folder, output, options = {}) {
       ? []
       : ['no tokenizer found: the packed model works on token ids only'],
   }
+}
+
+/**
+ * @param {Map<string, StoredTensor>} tensors
+ * @param {keyof typeof PROJECTION_DTYPES} wanted
+ * @param {AbortSignal | undefined} signal
+ * @returns {Promise<ModelConfig['projection_dtype']>} undefined: signs
+ */
+async function projectionType(tensors, wanted, signal) {
+  if (isBinarized(tensors)) {
+    if (wanted === 'auto') return undefined
+    throw choice('projections', wanted, 'auto: this checkpoint is 1-bit (it has wscale)')
+  }
+  if (wanted !== 'auto') return PROJECTION_DTYPES[wanted]
+  const first = tensors.get(FIRST_PROJECTION)
+  // What is missing or no float is told by the plan.
+  if (!first?.hasFloats || first.shape.length !== 2) return undefined
+  return (await holdsTwoValues(first, signal)) ? undefined : 'I8'
 }
 
 /** @param {string} name @param {unknown} found @param {string} wanted */

@@ -13,8 +13,9 @@ import { BmError } from '../errors.js'
 
 /**
  * How a packed tensor is made: `table` rows of the embedding or head, in its dtype; `scales` of the table before;
- * `floats` as they are; `signs` of latent weights; of a dense export `denseSigns` (and its alpha and beta follow).
- * @typedef {'table' | 'scales' | 'floats' | 'signs' | 'denseSigns' | 'denseAlpha' | 'denseBeta'} Recipe
+ * `floats` as they are; `signs` of latent weights; of a dense export `denseSigns` (and its alpha and beta follow);
+ * of a dense projection a `table`, or `codes` in 4 bits, and its `scales`.
+ * @typedef {'table' | 'codes' | 'scales' | 'floats' | 'signs' | 'denseSigns' | 'denseAlpha' | 'denseBeta'} Recipe
  */
 
 /** @typedef {{ spec: TensorSpec, recipe: Recipe, source: StoredTensor | null }} PlanStep */
@@ -31,6 +32,13 @@ const MIXER = /** @type {Record<string, string>} */ ({
 
 const HEAD = 'lm_head.weight'
 export const EMBEDDING = 'backbone.embedding.weight'
+/** Whose values tell a full-precision model. */
+export const FIRST_PROJECTION = 'backbone.layers.0.mixer.in_proj.weight'
+
+/** @param {Map<string, StoredTensor>} tensors @returns {boolean} whether the checkpoint has scales of signs */
+export function isBinarized(tensors) {
+  return [...tensors.keys()].some((name) => /\.(wscale|wbias)$/.test(name))
+}
 
 /**
  * @param {TensorSpec[]} specs the core's table
@@ -40,7 +48,7 @@ export const EMBEDDING = 'backbone.embedding.weight'
  * @throws {BmError} `checkpoint`: missing, unexpected or misshapen tensors, the first few by name
  */
 export function planTensors(specs, tensors, folder) {
-  const dense = ![...tensors.keys()].some((name) => /\.(wscale|wbias)$/.test(name))
+  const dense = !isBinarized(tensors) && specs.some(({ name }) => name.endsWith('.sign'))
   const rows = specs.map((spec) => ({ spec, ...origin(spec, dense) }))
   const problems = compare(rows, tensors)
   if (problems.length) {
@@ -64,7 +72,7 @@ export function planTensors(specs, tensors, folder) {
  * @param {boolean} dense
  * @returns {{ recipe: Recipe, name: string | null, shape: number[] }} name and shape in the checkpoint
  */
-function origin({ name, shape }, dense) {
+function origin({ name, dtype, shape }, dense) {
   if (name === 'embedding.weight') return { recipe: 'table', name: EMBEDDING, shape }
   if (name === 'head.weight') return { recipe: 'table', name: HEAD, shape }
   if (name.endsWith('.scale')) return { recipe: 'scales', name: null, shape: [] }
@@ -72,11 +80,17 @@ function origin({ name, shape }, dense) {
   const [, layer, rest = ''] = /^layers\.(\d+)\.(.*)$/.exec(name) ?? []
   const at = `backbone.layers.${layer}`
   if (rest === 'norm.weight') return { recipe: 'floats', name: `${at}.norm.weight`, shape }
-  const [, linear, role] = /^(in_proj|out_proj)\.(sign|alpha|beta)$/.exec(rest) ?? []
+  const [, linear, role] = /^(in_proj|out_proj)\.(sign|alpha|beta|weight)$/.exec(rest) ?? []
   const weight = `${at}.mixer.${linear}.weight`
   if (role === 'sign') {
     const [rows = 0, bytes = 0] = shape
     return { recipe: dense ? 'denseSigns' : 'signs', name: weight, shape: [rows, bytes * 8] }
+  }
+  if (role === 'weight') {
+    const [rows = 0, columns = 0] = shape
+    return dtype === 'U8'
+      ? { recipe: 'codes', name: weight, shape: [rows, columns * 2] }
+      : { recipe: 'table', name: weight, shape }
   }
   if (role && dense)
     return { recipe: role === 'alpha' ? 'denseAlpha' : 'denseBeta', name: null, shape: [] }

@@ -6,7 +6,14 @@
  */
 
 import { BmError } from '../errors.js'
-import { ColumnLevels, firstNonFinite, packSigns, quantizeRows, toHalf } from './weight-codes.js'
+import {
+  ColumnLevels,
+  firstNonFinite,
+  packSigns,
+  quantizeGroups,
+  quantizeRows,
+  toHalf,
+} from './weight-codes.js'
 
 /** @typedef {import('./tensor-plan.js').PlanStep} PlanStep */
 /** @typedef {import('./stored-tensor.js').StoredTensor} StoredTensor */
@@ -22,6 +29,7 @@ export async function writeStep({ spec, recipe, source }, writer, work) {
   if (recipe === 'floats') return writeFloats(mustHave(source), writer, work)
   if (recipe === 'signs') return writeSigns(mustHave(source), writer, work)
   if (recipe === 'denseSigns') return writeDenseSigns(mustHave(source), writer, work)
+  if (recipe === 'codes') return writeCodes(mustHave(source), writer, work)
   if (recipe === 'table') return writeTable(spec.dtype, mustHave(source), writer, work)
   await writer.write(bytesOf(work.take(recipe)))
 }
@@ -88,13 +96,48 @@ async function writeDenseSigns(source, writer, work) {
   work.hand('denseBeta', levels.beta())
 }
 
+/**
+ * Whether every column holds at most two values, as in a dense export of a 1-bit projection.
+ *
+ * @param {StoredTensor} source
+ * @param {AbortSignal} [signal]
+ */
+export async function holdsTwoValues(source, signal) {
+  const levels = new ColumnLevels(source.columns)
+  for await (const { values } of source.slices(signal)) levels.add(values)
+  for await (const { values } of source.slices(signal)) {
+    if (levels.packSigns(values).odd >= 0) return false
+  }
+  return true
+}
+
 /** @param {StoredTensor} source @param {number} column */
 function fullPrecision({ name }, column) {
   const found = `column ${column} holds more than two values and there is no wscale`
   return new BmError(
     'checkpoint',
-    `${name}: ${found}: this is a full-precision Mamba-2; only 1-bit (Bi-Mamba) checkpoints can be packed`,
+    `${name}: ${found}: not 1-bit like the projections before it; choose how to store them (projections)`,
   )
+}
+
+/** 4 bits with a scale for each group of a row's columns. @param {StoredTensor} source @param {DataWriter} writer @param {Work} work */
+async function writeCodes(source, writer, work) {
+  /** @type {Float32Array[]} */
+  const scales = []
+  for await (const { row, count, values } of source.slices(work.signal)) {
+    checkFinite(source, row, values, work)
+    const quantized = quantizeGroups(values, source.columns)
+    scales.push(quantized.scales)
+    await writer.write(quantized.codes)
+    work.read(source, count)
+  }
+  const all = new Float32Array(scales.reduce((sum, part) => sum + part.length, 0))
+  let at = 0
+  for (const part of scales) {
+    all.set(part, at)
+    at += part.length
+  }
+  work.hand('scales', all)
 }
 
 /** @param {string} dtype I8, F16 or F32 @param {StoredTensor} source @param {DataWriter} writer @param {Work} work */

@@ -15,6 +15,8 @@ import { readSentencePiece, sentencePieceToJson } from './sentencepiece.js'
 
 const MAX_SIDE_FILE_BYTES = 1048576
 const MAX_TEMPLATE_CHARACTERS = 65536
+/** Ends a text where no file names what does: GPT-NeoX's tokenizer.json often comes alone. */
+const USUAL_END = '<|endoftext|>'
 
 /**
  * @typedef {object} TokenizerFiles
@@ -46,7 +48,7 @@ export async function readTokenizerFiles(folder, { file, configJson, vocabSize }
   const candidates = (kind) => {
     const named = ids.get(tokenText(side[`${kind}_token`]))
     const listed = [configJson, generation].map((json) => [json[`${kind}_token_id`]].flat())
-    const own = kind === 'bos' ? found?.bosId : found?.eosId
+    const own = kind === 'bos' ? found?.bosId : (found?.eosId ?? ids.get(USUAL_END))
     const [first = []] = [[named], ...listed, [own]]
       .map((list) => list.filter(valid))
       .filter((list) => list.length)

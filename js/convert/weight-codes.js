@@ -1,5 +1,6 @@
 /**
- * Turns float32 rows into the packed model's numbers: sign bits, int8 with a scale per row, half precision.
+ * Turns float32 rows into the packed model's numbers: sign bits, int8 with a scale per row, 4 bits with one per
+ * group of columns, half precision.
  *
  * Owns rounding and the count of what cannot be a sign: exact zeros, NaN, infinity. Pure functions on arrays; knows
  * no file and no tensor. Every rule here is stated in models/FORMAT.md.
@@ -123,6 +124,41 @@ export function quantizeRows(values, columns) {
     if (scale === 0) continue
     for (let i = start; i < start + columns; i++) {
       codes[i] = Math.max(-127, Math.min(127, roundEven(Number(values[i]) / scale)))
+    }
+  }
+  return { codes, scales }
+}
+
+/** Columns of a row that share a scale in 4 bits: BM_I4_GROUP of src/bm.h. */
+const GROUP_COLUMNS = 128
+
+/**
+ * 4 bits. The weight of the largest magnitude in a group gets the code -8: no other sign convention reaches that code.
+ *
+ * @param {Float32Array} values [rows, columns]
+ * @param {number} columns a multiple of 32; the last group of a row may be shorter
+ * @returns {{ codes: Uint8Array, scales: Float32Array }} codes [rows, columns / 2] as files have them, scales [rows, groups]
+ */
+export function quantizeGroups(values, columns) {
+  const groups = Math.ceil(columns / GROUP_COLUMNS)
+  const rows = values.length / columns
+  const codes = new Uint8Array(values.length / 2)
+  const scales = new Float32Array(rows * groups)
+  for (let at = 0; at < scales.length; at++) {
+    const first = (at % groups) * GROUP_COLUMNS
+    const start = Math.floor(at / groups) * columns + first
+    const end = start + Math.min(GROUP_COLUMNS, columns - first)
+    let most = 0
+    for (let i = start; i < end; i++)
+      if (Math.abs(Number(values[i])) > Math.abs(most)) most = Number(values[i])
+    scales[at] = most / -8
+    const scale = Number(scales[at])
+    if (scale === 0) continue
+    for (let i = start; i < end; i++) {
+      const code = Math.max(-8, Math.min(7, roundEven(Number(values[i]) / scale))) & 15
+      // A row's start is a multiple of 32, too. Nibble (i >> 3) & 3 of word i & 7.
+      const byte = ((i >>> 5) << 4) | ((i & 7) << 1) | ((i >>> 4) & 1)
+      codes[byte] = Number(codes[byte]) | (i & 8 ? code << 4 : code)
     }
   }
   return { codes, scales }

@@ -155,6 +155,18 @@ static inline int32_t bm_i4_at(const bm_i4_unit *w, size_t v, size_t i, size_t c
  */
 void bm_i4_pack_row(bm_i4_unit *w, size_t v, size_t cols, const int8_t *row);
 
+/* ---- Dense projections ----------------------------------------------------------------------- */
+
+/*
+ * Weights in 4 bits as files have them: for every 32 columns of a row 8 little-endian words of 16 bits, in word j from its
+ * lowest bits up the columns j, 8 + j, 16 + j and 24 + j; a nibble is a code of -8 ... 7 in two's complement. So two
+ * shifts make a vector of codes of 8 adjacent columns, signs included.
+ */
+static inline int32_t bm_code_at(const uint8_t *row, size_t i) {
+    int32_t nibble = row[i / 32 * 16 + i % 8 * 2 + i % 32 / 16] >> (i % 16 / 8 * 4) & 15;
+    return (nibble ^ 8) - 8;
+}
+
 /* ---- Operations ------------------------------------------------------------------------------ */
 
 typedef struct {
@@ -208,6 +220,25 @@ typedef struct {
     void (*matmul)(float *restrict y, size_t y_stride, const uint8_t *restrict w, size_t rows,
                    size_t cols, const bm_inputs *in, bm_precision precision,
                    void *restrict scratch);
+
+    /*
+     * Dense products of n tokens, y[t][o] = c[t] + sum_i W[o,i] x[t][i], with rows in file form; y, y_stride, in as of
+     * matmul, whose c is 0, or NaN beside a NaN. Tables are not read.
+     *   i8   W = scale[o] * w[o,i]; y = c + what head_i8 says. w [rows, cols], scale [rows]
+     *   i4   W = scale[o,g] * code, g = i / BM_I4_GROUP. w [rows, cols / 2], scale [rows, bm_i4_groups(cols)]
+     *        BM_FAST, BM_HIGH: in four lanes, column i in lane i % 8 / 2: for each g in order
+     *        lane += (d * scale[o,g]) * (float)dot with the exact integer dot = sum of q * code of the lane's columns in g;
+     *        y = c + ((lane 0 + lane 1) + (lane 2 + lane 3)). BM_EXACT: y = c + sum x[i] * (scale * code) in stripes
+     *   f16  W = w[o,i]; y = c + what head_f16 says, x being prepared by BM_EXACT, whatever the session's precision
+     */
+    void (*dense_i8)(float *restrict y, size_t y_stride, const int8_t *restrict w,
+                     const float *restrict scale, size_t rows, size_t cols, const bm_inputs *in,
+                     bm_precision precision);
+    void (*dense_i4)(float *restrict y, size_t y_stride, const uint8_t *restrict w,
+                     const float *restrict scale, size_t rows, size_t cols, const bm_inputs *in,
+                     bm_precision precision);
+    void (*dense_f16)(float *restrict y, size_t y_stride, const uint16_t *restrict w, size_t rows,
+                      size_t cols, const bm_inputs *in);
 
     /*
      * RMSNorm folded with a column scale and the bias product of the binary layer behind it:

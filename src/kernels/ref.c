@@ -266,6 +266,69 @@ static void head_f16(float *logits, const uint16_t *w, size_t rows, size_t cols,
     }
 }
 
+static const void *values_of(const bm_inputs *in, size_t t, size_t cols) {
+    return bm_act_values(in->act + t * in->stride, cols);
+}
+
+static void dense_i8(float *restrict y, size_t y_stride, const int8_t *restrict w,
+                     const float *restrict scale, size_t rows, size_t cols, const bm_inputs *in,
+                     bm_precision precision) {
+    for (size_t t = 0; t < in->n; t++) {
+        float *out = y + t * y_stride;
+        head_i8(out, w, scale, rows, cols, in->act + t * in->stride, precision);
+        for (size_t o = 0; o < rows; o++)
+            out[o] = in->c[t] + out[o];
+    }
+}
+
+static float dot_codes_i16(const uint8_t *row, const float *scale, const int16_t *q, const float *d,
+                           size_t cols) {
+    float lane[4] = {0};
+    for (size_t start = 0; start < cols; start += BM_I4_GROUP) {
+        size_t end = cols - start < BM_I4_GROUP ? cols : start + BM_I4_GROUP;
+        int32_t dot[4] = {0};
+        for (size_t i = start; i < end; i++)
+            dot[i % 8 / 2] += q[i] * bm_code_at(row, i);
+        float unit = d[start / BM_GROUP] * scale[start / BM_I4_GROUP];
+        for (size_t l = 0; l < 4; l++)
+            lane[l] += unit * (float)dot[l];
+    }
+    return (lane[0] + lane[1]) + (lane[2] + lane[3]);
+}
+
+static float dot_codes_f32(const uint8_t *row, const float *scale, const float *x, size_t cols) {
+    float stripes[BM_STRIPES] = {0};
+    for (size_t i = 0; i < cols; i++)
+        stripes[i % BM_STRIPES] += x[i] * (scale[i / BM_I4_GROUP] * (float)bm_code_at(row, i));
+    return sum_stripes(stripes);
+}
+
+static void dense_i4(float *restrict y, size_t y_stride, const uint8_t *restrict w,
+                     const float *restrict scale, size_t rows, size_t cols, const bm_inputs *in,
+                     bm_precision precision) {
+    for (size_t t = 0; t < in->n; t++)
+        for (size_t o = 0; o < rows; o++) {
+            const uint8_t *row = w + o * (cols / 2);
+            const float *scales = scale + o * bm_i4_groups(cols);
+            const void *values = values_of(in, t, cols);
+            float sum = precision == BM_EXACT
+                            ? dot_codes_f32(row, scales, values, cols)
+                            : dot_codes_i16(row, scales, values,
+                                            bm_act_scales(in->act + t * in->stride), cols);
+            y[t * y_stride + o] = in->c[t] + sum;
+        }
+}
+
+static void dense_f16(float *restrict y, size_t y_stride, const uint16_t *restrict w, size_t rows,
+                      size_t cols, const bm_inputs *in) {
+    for (size_t t = 0; t < in->n; t++) {
+        float *out = y + t * y_stride;
+        head_f16(out, w, rows, cols, values_of(in, t, cols));
+        for (size_t o = 0; o < rows; o++)
+            out[o] = in->c[t] + out[o];
+    }
+}
+
 const bm_kernels bm_kernels_ref = {
     .name = "ref",
     .signs_bytes = signs_bytes,
@@ -276,6 +339,9 @@ const bm_kernels bm_kernels_ref = {
     .uses_tables = uses_tables,
     .matmul_scratch = matmul_scratch,
     .matmul = matmul,
+    .dense_i8 = dense_i8,
+    .dense_i4 = dense_i4,
+    .dense_f16 = dense_f16,
     .norm_scale = norm_scale,
     .conv_silu = conv_silu,
     .gate = gate,

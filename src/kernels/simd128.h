@@ -3,7 +3,7 @@
  *
  * In WebAssembly these are the engine's own instructions. The native build takes the same intrinsics
  * from SIMDe, so that sanitizers see the very code that ships. Declares the operations of kernels.h
- * that do not depend on how a family lays out signs; simd128_vector.c and simd128_head.c have them.
+ * that do not depend on how a family lays out signs; simd128_vector.c, simd128_head.c and simd128_dense.c have them.
  */
 #ifndef BM_SIMD128_H
 #define BM_SIMD128_H
@@ -99,6 +99,32 @@ static inline v128_t bm_v_silu(v128_t x) {
     return wasm_f32x4_div(x, wasm_f32x4_add(one, bm_v_exp(wasm_f32x4_neg(x))));
 }
 
+/* 16 signed bytes as four vectors of 32 bits. */
+static inline void bm_v_widen_bytes(v128_t out[4], const int8_t *from) {
+    v128_t bytes = wasm_v128_load(from);
+    v128_t low = wasm_i16x8_extend_low_i8x16(bytes);
+    v128_t high = wasm_i16x8_extend_high_i8x16(bytes);
+    out[0] = wasm_i32x4_extend_low_i16x8(low);
+    out[1] = wasm_i32x4_extend_high_i16x8(low);
+    out[2] = wasm_i32x4_extend_low_i16x8(high);
+    out[3] = wasm_i32x4_extend_high_i16x8(high);
+}
+
+/*
+ * i32 lanes of small integers as f32, exact. Not by f32x4.convert_i32x4: LLVM 14 sees that the lanes were bytes,
+ * and converts them one at a time.
+ */
+static inline v128_t bm_v_float_of_small(v128_t v) {
+    return wasm_f32x4_sub(wasm_i32x4_add(v, wasm_i32x4_splat(BM_ROUND_MAGIC_BITS)),
+                          wasm_f32x4_splat(BM_ROUND_MAGIC));
+}
+
+/* Four finite binary16 values, sign-extended to i32 lanes, as f32: exact, as bm_half_to_float. */
+static inline v128_t bm_v_float_of_half(v128_t wide) {
+    v128_t bits = wasm_v128_and(wasm_i32x4_shl(wide, 13), wasm_i32x4_splat((int32_t)0x8fffffff));
+    return wasm_f32x4_mul(bits, wasm_f32x4_splat(0x1p112f));
+}
+
 void bm_quantize__simd128(void *act, const float *x, size_t cols, bm_precision precision);
 float bm_norm_scale__simd128(float *y, const float *x, const float *scale, const float *bias,
                              size_t n, float eps);
@@ -111,6 +137,14 @@ void bm_scan_f32__simd128(float *restrict state, float *restrict y, size_t y_str
 void bm_scan_i16__simd128(int16_t *restrict state, float *restrict unit, float *restrict most,
                           float *restrict y, size_t y_stride, const bm_scan *in, size_t head_dim,
                           size_t d_state);
+void bm_dense_i8__simd128(float *restrict y, size_t y_stride, const int8_t *restrict w,
+                          const float *restrict scale, size_t rows, size_t cols,
+                          const bm_inputs *in, bm_precision precision);
+void bm_dense_i4__simd128(float *restrict y, size_t y_stride, const uint8_t *restrict w,
+                          const float *restrict scale, size_t rows, size_t cols,
+                          const bm_inputs *in, bm_precision precision);
+void bm_dense_f16__simd128(float *restrict y, size_t y_stride, const uint16_t *restrict w,
+                           size_t rows, size_t cols, const bm_inputs *in);
 void bm_head_i8__simd128(float *logits, const int8_t *w, const float *scale, size_t rows,
                          size_t cols, const void *act, bm_precision precision);
 void bm_head_i4__simd128(float *logits, const bm_i4_unit *w, const float *scale, size_t rows,

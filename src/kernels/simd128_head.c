@@ -28,34 +28,14 @@ static int32_t dot_i16_i8(const int16_t *q, const int8_t *w, size_t n) {
     return bm_v_sum_i32(sum);
 }
 
-/* 16 signed bytes as four vectors of 32 bits. */
-static inline void widen_bytes(v128_t out[4], const int8_t *from) {
-    v128_t bytes = wasm_v128_load(from);
-    v128_t low = wasm_i16x8_extend_low_i8x16(bytes);
-    v128_t high = wasm_i16x8_extend_high_i8x16(bytes);
-    out[0] = wasm_i32x4_extend_low_i16x8(low);
-    out[1] = wasm_i32x4_extend_high_i16x8(low);
-    out[2] = wasm_i32x4_extend_low_i16x8(high);
-    out[3] = wasm_i32x4_extend_high_i16x8(high);
-}
-
-/*
- * i32 lanes of small integers as f32, exact. Not by f32x4.convert_i32x4: LLVM 14 sees that the lanes were bytes,
- * and converts them one at a time.
- */
-static inline v128_t float_of_small(v128_t v) {
-    return wasm_f32x4_sub(wasm_i32x4_add(v, wasm_i32x4_splat(BM_ROUND_MAGIC_BITS)),
-                          wasm_f32x4_splat(BM_ROUND_MAGIC));
-}
-
 static float dot_f32_i8(const float *x, const int8_t *w, size_t n) {
     v128_t s[4] = {wasm_f32x4_splat(0.0f), wasm_f32x4_splat(0.0f), wasm_f32x4_splat(0.0f),
                    wasm_f32x4_splat(0.0f)};
     for (size_t i = 0; i < n; i += 16) {
         v128_t v[4];
-        widen_bytes(v, w + i);
+        bm_v_widen_bytes(v, w + i);
         for (size_t k = 0; k < 4; k++)
-            s[k] = bm_v_mul_add(wasm_v128_load(x + i + 4 * k), float_of_small(v[k]), s[k]);
+            s[k] = bm_v_mul_add(wasm_v128_load(x + i + 4 * k), bm_v_float_of_small(v[k]), s[k]);
     }
     return bm_v_sum_stripes(s);
 }
@@ -144,7 +124,7 @@ static inline v128_t add_high(v128_t sum, v128_t codes, const v128_t x[4]) {
 /* Sums of a unit of 4 bits times its steps, on top of the group's sums. */
 static inline void add_unit(v128_t dot[QUADS], const v128_t sum[QUADS], const int8_t *steps) {
     v128_t step[QUADS];
-    widen_bytes(step, steps);
+    bm_v_widen_bytes(step, steps);
     for (size_t k = 0; k < QUADS; k++)
         dot[k] = wasm_i32x4_add(dot[k], wasm_i32x4_mul(sum[k], step[k]));
 }
@@ -278,12 +258,6 @@ void bm_head_f32__simd128(float *logits, const float *w, size_t rows, size_t col
     }
 }
 
-/* Four finite binary16 values, sign-extended to i32 lanes, as f32: exact, as bm_half_to_float. */
-static v128_t float_of_half(v128_t wide) {
-    v128_t bits = wasm_v128_and(wasm_i32x4_shl(wide, 13), wasm_i32x4_splat((int32_t)0x8fffffff));
-    return wasm_f32x4_mul(bits, wasm_f32x4_splat(0x1p112f));
-}
-
 void bm_head_f16__simd128(float *logits, const uint16_t *w, size_t rows, size_t cols,
                           const float *x) {
     for (size_t v = 0; v < rows; v++) {
@@ -293,8 +267,8 @@ void bm_head_f16__simd128(float *logits, const uint16_t *w, size_t rows, size_t 
         for (size_t i = 0; i < cols; i += 16)
             for (size_t k = 0; k < 4; k += 2) {
                 v128_t packed = wasm_v128_load(row + i + 4 * k);
-                v128_t low = float_of_half(wasm_i32x4_extend_low_i16x8(packed));
-                v128_t high = float_of_half(wasm_i32x4_extend_high_i16x8(packed));
+                v128_t low = bm_v_float_of_half(wasm_i32x4_extend_low_i16x8(packed));
+                v128_t high = bm_v_float_of_half(wasm_i32x4_extend_high_i16x8(packed));
                 s[k] = bm_v_mul_add(wasm_v128_load(x + i + 4 * k), low, s[k]);
                 s[k + 1] = bm_v_mul_add(wasm_v128_load(x + i + 4 * k + 4), high, s[k + 1]);
             }

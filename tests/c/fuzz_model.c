@@ -63,7 +63,8 @@ static double field_value(input *in, size_t field) {
                                       {1e-5, 1e-6, 1, 1e-12},
                                       {0, 0.001, 0, 1},
                                       {INFINITY, 0.1, 100, INFINITY},
-                                      {1, 2, 3, 1}};
+                                      {1, 2, 3, 1},
+                                      {0, 1, 2, 3}};
     unsigned choice = take(in);
     if (choice >= 0xf8)
         return take_double(in);

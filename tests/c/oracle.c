@@ -26,8 +26,46 @@ static double silu(double x) {
     return x / (1.0 + exp(-x));
 }
 
+static double half_value(uint16_t h) {
+    int exponent = h >> 10 & 31;
+    double size = exponent == 0 ? ldexp((double)(h & 1023), -24)
+                                : ldexp((double)(h & 1023) + 1024.0, exponent - 25);
+    return h & 0x8000 ? -size : size;
+}
+
+/* One weight of a dense projection; `scale` is NULL with binary16. */
+static double weight_at(const bm_config *c, const void *weight, const float *scale, size_t cols,
+                        size_t o, size_t k) {
+    size_t at = o * cols + k;
+    if (c->projection_dtype == BM_WEIGHTS_F16)
+        return half_value(((const uint16_t *)weight)[at]);
+    if (c->projection_dtype == BM_WEIGHTS_I8)
+        return (double)((const int8_t *)weight)[at] * (double)scale[o];
+    const uint8_t *words = (const uint8_t *)weight + (o * cols + k / 32 * 32) / 2 + k % 8 * 2;
+    int code = (words[0] | words[1] << 8) >> (k % 32 / 8 * 4) & 15;
+    code -= code > 7 ? 16 : 0;
+    return code * (double)scale[o * ((cols + 127) / 128) + k / 128];
+}
+
+static double *full(const random_model *m, int i, const char *name, size_t rows, size_t cols) {
+    char part[32];
+    const float *scale = NULL;
+    strcpy(part, name);
+    if (m->config.projection_dtype != BM_WEIGHTS_F16)
+        scale = random_model_tensor(m, i, strcat(part, ".scale"));
+    strcpy(part, name);
+    const void *weight = random_model_tensor(m, i, strcat(part, ".weight"));
+    double *w = doubles(rows * cols);
+    for (size_t o = 0; o < rows; o++)
+        for (size_t k = 0; k < cols; k++)
+            w[o * cols + k] = weight_at(&m->config, weight, scale, cols, o, k);
+    return w;
+}
+
 /* W = alpha * s + beta, one pair per input column. */
 static double *dense(const random_model *m, int i, const char *name, size_t rows, size_t cols) {
+    if (m->config.projection_dtype != BM_WEIGHTS_SIGN)
+        return full(m, i, name, rows, cols);
     char part[32];
     strcpy(part, name);
     const uint8_t *sign = random_model_tensor(m, i, strcat(part, ".sign"));
@@ -130,13 +168,6 @@ static void run_layer(const layer *l, const sizes *s, const bm_config *c, double
     multiply(u, l->w_out, y, s->d_model, s->d_inner);
     for (size_t i = 0; i < s->d_model; i++)
         r[i] += u[i];
-}
-
-static double half_value(uint16_t h) {
-    int exponent = h >> 10 & 31;
-    double size = exponent == 0 ? ldexp((double)(h & 1023), -24)
-                                : ldexp((double)(h & 1023) + 1024.0, exponent - 25);
-    return h & 0x8000 ? -size : size;
 }
 
 /* Row `id` of the embedding or of the head. */

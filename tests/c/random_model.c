@@ -37,6 +37,9 @@ bm_config random_config(check_random *r) {
     while (n_heads % c.ngroups != 0);
     c.vocab_size = (uint32_t)check_between(r, 1, 70);
     c.padded_vocab_size = c.vocab_size + (uint32_t)check_between(r, 0, 20);
+    check_random own = *r; /* so that what follows is the same for all */
+    if (check_between(&own, 0, 1))
+        c.projection_dtype = (uint32_t)check_between(&own, BM_WEIGHTS_I4, BM_WEIGHTS_F16);
     return c;
 }
 
@@ -58,6 +61,8 @@ static distribution distribution_of(const char *name) {
         {"norm_f.weight", 1.0f, 0.2f},
         {".alpha", 0.0f, 0.15f},
         {".beta", 0.0f, 0.02f},
+        {"_proj.weight", 0.0f, 0.12f},
+        {"_proj.scale", 0.003f, 0.0005f},
         {"conv.weight", 0.0f, 0.4f},
         {"conv.bias", 0.0f, 0.2f},
         {"dt_bias", -2.0f, 1.5f},

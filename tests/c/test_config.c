@@ -37,6 +37,7 @@ static const bm_config largest = {.n_layer = 256,
                                   .padded_vocab_size = 1052672,
                                   .tie_embeddings = 0,
                                   .embedding_dtype = BM_F32,
+                                  .projection_dtype = BM_WEIGHTS_F16,
                                   .norm_eps = 1.0f,
                                   .dt_min = 0.0f,
                                   .dt_max = INFINITY};
@@ -60,6 +61,7 @@ static const struct {
     {"dt_min", 0, 1e6},
     {"dt_max", 1e-9, (double)INFINITY},
     {"embedding_dtype", 1, 3},
+    {"projection_dtype", 0, 3},
 };
 
 enum { FIELDS = sizeof limits / sizeof limits[0] };
@@ -215,14 +217,6 @@ static void no_overflow(uint64_t seed) {
 
 /* ---- The table of tensors ------------------------------------------------------------------------ */
 
-static const char *const layer_names[] = {"norm.weight",      "in_proj.sign",  "in_proj.alpha",
-                                          "in_proj.beta",     "conv.weight",   "conv.bias",
-                                          "dt_bias",          "A_log",         "D",
-                                          "gate_norm.weight", "out_proj.sign", "out_proj.alpha",
-                                          "out_proj.beta"};
-
-enum { LAYER_NAMES = sizeof layer_names / sizeof layer_names[0] };
-
 static void expect_tensor(const bm_config *c, size_t *index, uint32_t part, const char *name,
                           bm_dtype dtype, uint32_t rows, uint32_t cols) {
     bm_tensor t = bm_tensor_at(c, *index);
@@ -234,40 +228,64 @@ static void expect_tensor(const bm_config *c, size_t *index, uint32_t part, cons
     *index += 1;
 }
 
+/* The next tensor of a layer. */
+static void expect_own(const bm_config *c, size_t *index, uint32_t layer, const char *name,
+                       bm_dtype dtype, uint32_t rows, uint32_t cols) {
+    char full[BM_TENSOR_NAME_SIZE];
+    snprintf(full, sizeof full, "layers.%u.%s", layer, name);
+    expect_tensor(c, index, layer + 1, full, dtype, rows, cols);
+}
+
+static void expect_projection(const bm_config *c, size_t *index, uint32_t layer, bool is_in,
+                              uint32_t rows, uint32_t cols) {
+    const char *sign = is_in ? "in_proj.sign" : "out_proj.sign";
+    const char *weight = is_in ? "in_proj.weight" : "out_proj.weight";
+    const char *scale = is_in ? "in_proj.scale" : "out_proj.scale";
+    switch (c->projection_dtype) {
+    case BM_WEIGHTS_SIGN:
+        expect_own(c, index, layer, sign, BM_U8, rows, cols / 8);
+        expect_own(c, index, layer, is_in ? "in_proj.alpha" : "out_proj.alpha", BM_F32, cols, 0);
+        expect_own(c, index, layer, is_in ? "in_proj.beta" : "out_proj.beta", BM_F32, cols, 0);
+        break;
+    case BM_WEIGHTS_I4:
+        expect_own(c, index, layer, weight, BM_U8, rows, cols / 2);
+        expect_own(c, index, layer, scale, BM_F32, rows, (cols + 127) / 128);
+        break;
+    case BM_WEIGHTS_I8:
+        expect_own(c, index, layer, weight, BM_I8, rows, cols);
+        expect_own(c, index, layer, scale, BM_F32, rows, 0);
+        break;
+    default: expect_own(c, index, layer, weight, BM_F16, rows, cols); break;
+    }
+}
+
+static void expect_layer(const bm_config *c, size_t *index, uint32_t layer) {
+    uint32_t d_inner = c->expand * c->d_model;
+    uint32_t heads = d_inner / c->headdim;
+    uint32_t conv = d_inner + 2 * c->ngroups * c->d_state;
+    expect_own(c, index, layer, "norm.weight", BM_F32, c->d_model, 0);
+    expect_projection(c, index, layer, true, d_inner + conv + heads, c->d_model);
+    expect_own(c, index, layer, "conv.weight", BM_F32, conv, c->d_conv);
+    expect_own(c, index, layer, "conv.bias", BM_F32, conv, 0);
+    expect_own(c, index, layer, "dt_bias", BM_F32, heads, 0);
+    expect_own(c, index, layer, "A_log", BM_F32, heads, 0);
+    expect_own(c, index, layer, "D", BM_F32, heads, 0);
+    expect_own(c, index, layer, "gate_norm.weight", BM_F32, d_inner, 0);
+    expect_projection(c, index, layer, false, c->d_model, d_inner);
+}
+
 /* The whole table of a random config, tensor by tensor, as FORMAT.md lists it. */
 static void tensor_table(uint64_t seed) {
     check_random r = check_seed(seed, 1);
     bm_config c = random_config(&r);
     CHECK(bm_config_check(&c, NULL) == BM_OK, "%s", "a random config");
-    uint32_t d_inner = c.expand * c.d_model;
-    uint32_t heads = d_inner / c.headdim;
-    uint32_t conv = d_inner + 2 * c.ngroups * c.d_state;
-    uint32_t in_rows = d_inner + conv + heads;
-    const uint32_t shapes[LAYER_NAMES][2] = {{c.d_model, 0},
-                                             {in_rows, c.d_model / 8},
-                                             {c.d_model, 0},
-                                             {c.d_model, 0},
-                                             {conv, c.d_conv},
-                                             {conv, 0},
-                                             {heads, 0},
-                                             {heads, 0},
-                                             {heads, 0},
-                                             {d_inner, 0},
-                                             {c.d_model, d_inner / 8},
-                                             {d_inner, 0},
-                                             {d_inner, 0}};
     bm_dtype table = (bm_dtype)c.embedding_dtype;
     size_t index = 0;
     expect_tensor(&c, &index, 0, "embedding.weight", table, c.padded_vocab_size, c.d_model);
     if (table == BM_I8)
         expect_tensor(&c, &index, 0, "embedding.scale", BM_F32, c.padded_vocab_size, 0);
     for (uint32_t layer = 0; layer < c.n_layer; layer++)
-        for (size_t i = 0; i < LAYER_NAMES; i++) {
-            char name[BM_TENSOR_NAME_SIZE];
-            snprintf(name, sizeof name, "layers.%u.%s", layer, layer_names[i]);
-            bm_dtype dtype = strstr(name, ".sign") ? BM_U8 : BM_F32;
-            expect_tensor(&c, &index, layer + 1, name, dtype, shapes[i][0], shapes[i][1]);
-        }
+        expect_layer(&c, &index, layer);
     expect_tensor(&c, &index, c.n_layer + 1, "norm_f.weight", BM_F32, c.d_model, 0);
     if (!c.tie_embeddings) {
         expect_tensor(&c, &index, c.n_layer + 1, "head.weight", table, c.padded_vocab_size,

@@ -184,8 +184,10 @@ static void put_nonfinite(check_random *r, uint8_t *values, bm_dtype dtype, size
 
 /* Finite weights whose product is not: found at sealing, by name; nothing was folded, twice the same. */
 static void folds_that_overflow(uint64_t seed) {
-    random_model m = model_of(seed);
     check_random r = check_seed(seed, 9);
+    bm_config config = random_config(&r);
+    config.projection_dtype = BM_WEIGHTS_SIGN;
+    random_model m = random_weights(&r, &config);
     static const char *const pairs[][2] = {{"norm.weight", "in_proj.alpha"},
                                            {"norm.weight", "in_proj.beta"},
                                            {"gate_norm.weight", "out_proj.alpha"},
@@ -394,6 +396,7 @@ static void huge_configs(uint64_t seed) {
                    .padded_vocab_size = 1048576,
                    .tie_embeddings = (uint32_t)check_between(&r, 0, 1),
                    .embedding_dtype = (uint32_t)check_between(&r, BM_I8, BM_F32),
+                   .projection_dtype = (uint32_t)check_between(&r, 0, BM_WEIGHTS_F16),
                    .norm_eps = 1e-5f,
                    .dt_max = INFINITY};
     bm_error err = {0};

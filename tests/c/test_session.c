@@ -263,6 +263,17 @@ static void multiply_tensor(const random_model *m, const char *name, int layer, 
                 values[k] = bm_abs(values[k] * factor) <= most ? values[k] * factor : most;
 }
 
+/* What makes the outputs of a projection large: its scales, or the weights of the norm before it. */
+static const char *loudness_of(const random_model *m, bool is_in) {
+    static const char *const names[][2] = {
+        [BM_WEIGHTS_SIGN] = {"out_proj.alpha", "in_proj.alpha"},
+        [BM_WEIGHTS_I4] = {"out_proj.scale", "in_proj.scale"},
+        [BM_WEIGHTS_I8] = {"out_proj.scale", "in_proj.scale"},
+        [BM_WEIGHTS_F16] = {"gate_norm.weight", "norm.weight"},
+    };
+    return names[m->config.projection_dtype][is_in];
+}
+
 /*
  * Finite weights large enough to overflow: append or logits says NUMERIC; then nothing works until a
  * reset, and afterwards the same happens again. Weights that stay below: every logit is finite.
@@ -270,10 +281,12 @@ static void multiply_tensor(const random_model *m, const char *name, int layer, 
 static void overflow_is_said(uint64_t seed) {
     random_model m = model_of(seed);
     check_random r = check_seed(seed, 5);
-    static const char *const names[] = {
-        "in_proj.alpha",   "in_proj.beta", "out_proj.alpha", "out_proj.beta",
-        "conv.weight",     "conv.bias",    "norm.weight",    "D",
-        "gate_norm.weight"};
+    bool has_beta = m.config.projection_dtype == BM_WEIGHTS_SIGN;
+    const char *const names[] = {loudness_of(&m, true),  has_beta ? "in_proj.beta" : "D",
+                                 loudness_of(&m, false), has_beta ? "out_proj.beta" : "D",
+                                 "conv.weight",          "conv.bias",
+                                 "norm.weight",          "D",
+                                 "gate_norm.weight"};
     size_t victims = check_between(&r, 1, 3);
     for (size_t i = 0; i < victims; i++)
         multiply_tensor(&m, names[check_between(&r, 0, 8)],
@@ -318,7 +331,7 @@ static void overflow_is_said(uint64_t seed) {
 /* The largest finite weights everywhere: certain to overflow, never a crash or a NaN handed out. */
 static void largest_weights(uint64_t seed) {
     random_model m = model_of(seed);
-    static const char *const names[] = {"in_proj.alpha", "out_proj.alpha", "conv.weight"};
+    const char *const names[] = {loudness_of(&m, true), loudness_of(&m, false), "conv.weight"};
     for (int layer = 0; layer < (int)m.config.n_layer; layer++)
         for (size_t i = 0; i < 3; i++)
             multiply_tensor(&m, names[i], layer, 1e38f);
@@ -370,30 +383,53 @@ static void long_steps_of_nothing(uint64_t seed) {
 
 static const struct {
     uint64_t seed;
+    bm_weights weights;
     uint64_t hashes[BM_PRECISION_COUNT][2]; /* [precision][state: i16, f32] */
 } known[] = {
     {0,
+     BM_WEIGHTS_SIGN,
      {{0x92bfc7dddcd54eda, 0x3b5dd3e00fc20d68},
       {0xbd5d08a8670fd6f0, 0x8e04069e922ab3e3},
       {0x65f3ee81eb7c4a2c, 0x951f9c1ac9d70f9f}}},
     {2,
+     BM_WEIGHTS_SIGN,
      {{0xb37c9ad44ffd74d2, 0x81c5dad6ebb5a125},
       {0x0ba7c3445372924a, 0x104a0ec2c25922fb},
       {0x9bfd398bcde7fafb, 0x08b7b91e043191d3}}},
     {3,
+     BM_WEIGHTS_SIGN,
      {{0x35e84588f48117b0, 0x17868faeadcfa0c7},
       {0xcd9272219c9cb2cf, 0x9e09bd73ef9fcf4b},
       {0x6ceb6f38b902482e, 0xf7cffcfb5633a106}}},
     {11,
+     BM_WEIGHTS_SIGN,
      {{0x652c0c8b88b9c4ef, 0xe1093bc3b3efe593},
       {0x16f068ef548dcd51, 0x1b2cc2fe1a068a2c},
       {0xe956ab3e5a36b5f9, 0xc7ab080b6e2a7386}}},
+    {3,
+     BM_WEIGHTS_I4,
+     {{0xd3eaa5b64ca821ad, 0xd43bd8ebef687bb3},
+      {0xccb1ab2bb5dc1fcc, 0xbdf55b5156e5723b},
+      {0x788bd0c04fca0d0b, 0xb174523e7dd803a6}}},
+    {3,
+     BM_WEIGHTS_I8,
+     {{0x1fdb0b3839caec5d, 0x6ce6400b8373cddc},
+      {0xc4fed92194f96b6a, 0xae1be04d1193f6d1},
+      {0x8ab64282a4721195, 0xbe26acf9812c465f}}},
+    {3,
+     BM_WEIGHTS_F16,
+     {{0xfc68b6bf3ac02c41, 0xe3ef84955a3a9384},
+      {0x8a4236276e48be29, 0xee2c0de72c95f2ff},
+      {0xb227a1d610e58c37, 0xaa7d604326b7c3ee}}},
 };
 
 enum { KNOWN = sizeof known / sizeof known[0] };
 
 static void known_hashes(uint64_t seed) {
-    random_model m = model_of(known[seed].seed);
+    check_random chosen = check_seed(known[seed].seed, 1);
+    bm_config config = random_config(&chosen);
+    config.projection_dtype = known[seed].weights;
+    random_model m = random_weights(&chosen, &config);
     check_random r = check_seed(seed, 7);
     uint32_t ids[40];
     random_ids(&r, &m.config, ids, 40);

@@ -166,6 +166,7 @@ def load_packed(path):
     tensors, metadata = read_safetensors(path)
     fields = json.loads(metadata['config'])
     fields.pop('embedding_dtype')
+    fields.pop('projection_dtype', None)
     fields['dt_max'] = math.inf if fields['dt_max'] is None else fields['dt_max']
     config = Config(**fields)
 
@@ -175,9 +176,23 @@ def load_packed(path):
         return values * f64(tensors[name + '.scale'])[:, None] if name + '.scale' in tensors else values
 
     def projection(prefix):
+        if prefix + '.weight' in tensors:
+            return dense(prefix)
         # Bit i % 8 of byte i / 8 is column i, least significant first; 1 means +1.
         signs = np.unpackbits(tensors[prefix + '.sign'], axis=1, bitorder='little') * 2.0 - 1.0
         return f64(tensors[prefix + '.alpha']) * signs + f64(tensors[prefix + '.beta'])
+
+    def dense(prefix):
+        """Binary16 as it is, int8 with a scale a row, or nibbles (U8) with a scale for 128 columns of a row."""
+        weight = tensors[prefix + '.weight']
+        if weight.dtype != np.uint8:
+            return table(prefix)
+        # Word j of the 8 of 32 columns has columns j, 8 + j, 16 + j, 24 + j, lowest bits first, in two's complement.
+        words = np.ascontiguousarray(weight).view('<u2').reshape(len(weight), -1, 1, 8)
+        nibbles = (words >> np.array([0, 4, 8, 12], '<u2')[:, None] & 15).reshape(len(weight), -1)
+        codes = (nibbles.astype(np.float64) + 8) % 16 - 8
+        scales = np.repeat(f64(tensors[prefix + '.scale']), 128, axis=1)
+        return codes * scales[:, :codes.shape[1]]
 
     layers = []
     for n in range(config.n_layer):

@@ -12,7 +12,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { CASES, tokensOf, writeCase } from '../js/support/reference-cases.js'
+import { CASES, DENSE, tokensOf, writeCase } from '../js/support/reference-cases.js'
 import { findPython, runReference } from '../js/support/reference-run.js'
 
 /** @typedef {import('../js/support/reference-cases.js').ReferenceCase} ReferenceCase */
@@ -23,6 +23,7 @@ const GOLDEN = {
   'state64-groups2-untied': 'state 64, 2 groups, untied',
   'state128-head32-groups3': 'state 128, head 32, 3 groups of one head, 2 taps, expand 1',
   'groups4-dt-limit': '4 groups, finite dt_limit',
+  'dense-groups2': DENSE.name,
 }
 /** The first tokens, where the conv still sees its start, and both sides of a border at 256. */
 const POSITIONS = [0, 1, 2, 16, 254, 255, 256, 299]
@@ -88,7 +89,7 @@ async function regenerate() {
   const dir = await mkdtemp(join(tmpdir(), 'bimamba-golden-'))
   try {
     for (const [file, name] of Object.entries(GOLDEN)) {
-      const chosen = CASES.find((c) => c.name === name)
+      const chosen = [...CASES, DENSE].find((c) => c.name === name)
       if (!chosen) throw new Error(`no case "${name}"`)
       const folder = join(dir, file)
       const { config } = await writeCase(folder, chosen)

@@ -199,7 +199,7 @@ test('the command converts, summarises and warns', async (t) => {
   assert.equal(code, 0, stderr)
   assert.match(
     stdout,
-    /m\.safetensors: [\d.]+ kB, 28 tensors\n.*2 layers, d_model 64, vocabulary 50, embedding F16, tied head/,
+    /m\.safetensors: [\d.]+ kB, 28 tensors\n.*2 layers, d_model 64, vocabulary 50, projections 1 bit, embedding F16, tied head/,
   )
   assert.match(stdout, /zeros {6}none/)
   assert.equal(

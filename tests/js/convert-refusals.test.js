@@ -188,14 +188,6 @@ for (const [name, edit, message] of TENSORS) {
   test(`refused tensors: ${name}`, (t) => refused(t, { edit: edit ?? ((all) => all) }, message))
 }
 
-test('refused: a full-precision Mamba-2', async (t) => {
-  await refused(
-    t,
-    { projections: 'full' },
-    /in_proj\.weight: column 0 holds more than two values.*full-precision Mamba-2/,
-  )
-})
-
 test('refused: an embedding too large for f16', async (t) => {
   const dir = await tempFolder(t)
   await writeCheckpoint(dir, {

@@ -215,7 +215,7 @@ function entry(name, key, value) {
 const BROKEN = [
   ['metadata absent', (h) => void Reflect.deleteProperty(h, '__metadata__'), /format is absent/],
   ['metadata a list', (h) => ({ ...h, __metadata__: [] }), /format is absent/],
-  ['another version', meta('format', 'bimamba 2'), /"bimamba 2".*convert again/],
+  ['another version', meta('format', 'bimamba 3'), /"bimamba 3".*convert again/],
   ['another program', meta('format', 'pt'), /format is "pt"/],
   ['a metadata number', meta('bos_id', 1), /"bos_id": want a string/],
   [

@@ -34,7 +34,11 @@ for (const name of GOLDEN_NAMES) {
       'the checkpoint is not the one the file was made from: if test checkpoints were changed on purpose, run node tests/golden/regenerate.js',
     )
     const core = await Core.create()
-    const { model } = await openPacked(core, await pack(core, folder, { embedding: 'f32' }))
+    const projections = golden.case.dense ? 'f16' : 'auto'
+    const { model } = await openPacked(
+      core,
+      await pack(core, folder, { embedding: 'f32', projections }),
+    )
     const session = model.createSession({ precision: 'exact', state: 'f32', maxChunk: 512 })
     session.append(golden.tokens)
     const max = Math.max(...golden.logits.flat().map(Math.abs))

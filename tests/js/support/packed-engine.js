@@ -16,12 +16,12 @@ import { parseHeader } from '../../../js/format.js'
 /**
  * @param {Core} core
  * @param {string} folder checkpoint
- * @param {{ embedding: 'int8' | 'f16' | 'f32' }} options
+ * @param {{ embedding: 'int8' | 'f16' | 'f32', projections?: 'auto' | 'f16' | 'int8' | 'int4' }} options
  * @returns {Promise<string>} path of the packed file, beside the checkpoint folder
  */
-export async function pack(core, folder, { embedding }) {
-  const out = `${folder}.${embedding}.safetensors`
-  await convertCheckpoint(core, folder, out, { embedding })
+export async function pack(core, folder, { embedding, projections = 'auto' }) {
+  const out = `${folder}.${embedding}.${projections}.safetensors`
+  await convertCheckpoint(core, folder, out, { embedding, projections })
   return out
 }
 

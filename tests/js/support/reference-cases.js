@@ -19,8 +19,17 @@ import { seeded } from './seeded.js'
  * @property {number} [embeddingStd] default 0.5; about 0.004 makes norm_eps matter
  * @property {[number, number]} [steps] softplus(dt_bias) is between these, log-uniform; default 1e-4 to 0.2
  * @property {number} [skip] about the size of D, default 1; small: the state is most of what a layer says
+ * @property {boolean} [dense] full precision, in 16 bits, which a packed model can have to the bit
  * @property {boolean} [silence] token 0 writes nothing and reads nothing: the state only decays
  */
+
+/** Mamba-2 as the paper's baseline is; 160 columns are no whole groups. @type {ReferenceCase} */
+export const DENSE = {
+  name: 'dense, 2 groups',
+  seed: 121,
+  config: { d_model: 160, d_state: 16, headdim: 32, ngroups: 2, vocab_size: 70 },
+  dense: true,
+}
 
 /** @type {ReferenceCase[]} */
 export const CASES = [
@@ -166,7 +175,8 @@ export function writeCase(dir, chosen) {
   const { config, seed } = chosen
   const edit = (/** @type {import('./checkpoint.js').MadeTensor[]} */ tensors) =>
     tensors.map((tensor, i) => ({ ...tensor, values: lively(tensor, seed * 31 + i, chosen) }))
-  return writeCheckpoint(dir, { config, seed, edit })
+  const dense = chosen.dense ? /** @type {const} */ ({ projections: 'full', dtype: 'F16' }) : {}
+  return writeCheckpoint(dir, { config, seed, edit, ...dense })
 }
 
 /**

@@ -34,6 +34,7 @@ let count = 0
  * @param {object | null} [options.tokenizer] a tokenizer.json; null: none
  * @param {import('./checkpoint.js').TestConfig} [options.config]
  * @param {'int8' | 'f32'} [options.embedding]
+ * @param {'f16' | 'int8' | 'int4'} [options.projections] of a full-precision checkpoint; default: a 1-bit one
  * @param {{ source?: string, licence?: string }} [options.words] what the file says of itself
  * @param {boolean} [options.bos] give the file BOS and EOS ids (1 and 2)
  * @returns {Promise<string>} path
@@ -43,6 +44,7 @@ export async function tinyModel({
   tokenizer = sentencePieceTokenizer(),
   config = {},
   embedding = 'int8',
+  projections,
   words = {},
   bos = true,
 } = {}) {
@@ -53,10 +55,15 @@ export async function tinyModel({
   await writeCheckpoint(base, {
     seed,
     config: { vocab_size, ...config },
+    projections: projections ? 'full' : 'latent',
     files: tokenizer ? { 'tokenizer.json': JSON.stringify(tokenizer) } : {},
     ...(bos ? { editConfig: (json) => ({ ...json, bos_token_id: 1, eos_token_id: 2 }) } : {}),
   })
   const path = `${base}.safetensors`
-  await convertCheckpoint(await Core.create(), base, path, { embedding, ...words })
+  await convertCheckpoint(await Core.create(), base, path, {
+    embedding,
+    ...(projections ? { projections } : {}),
+    ...words,
+  })
   return path
 }
