@@ -33,7 +33,7 @@ export async function chooseDevice(core, config, { device, state, head }) {
       : head !== 'file'
         ? `its head cannot be ${head}`
         : config.projection_dtype
-          ? `its projections are binary, and this model's are dense (${config.projection_dtype})`
+          ? `it computes 1-bit projections only, and this model's are dense (${config.projection_dtype})`
           : null
   try {
     if (why) throw new BmError('unsupported', `the GPU: ${why}`)

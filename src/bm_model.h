@@ -16,12 +16,14 @@ typedef struct {
     float *scale; /* NULL with binary16 */
 } bm_dense;
 
-/* in_sign and out_sign, or in_dense and out_dense: the other two are empty. */
+/*
+ * in_sign and out_sign, or in_dense and out_dense: the other two are empty. Dense projections have no alpha and beta:
+ * of in_scale and out_scale only the norm is left, of in_bias and out_bias zeros.
+ */
 typedef struct {
-    uint8_t *in_sign; /* packed [in_rows, d_model] */
-    float
-        *in_scale; /* [d_model] folded: norm.weight * in_proj.alpha; of dense ones the norm alone */
-    float *in_bias;     /* [d_model] folded: norm.weight * in_proj.beta; of dense ones 0 */
+    uint8_t *in_sign;   /* packed [in_rows, d_model] */
+    float *in_scale;    /* [d_model] folded: norm.weight * in_proj.alpha */
+    float *in_bias;     /* [d_model] folded: norm.weight * in_proj.beta */
     bm_dense in_dense;  /* [in_rows, d_model] */
     float *conv;        /* [d_conv, conv_dim]: transposed, the current token's tap last */
     float *conv_bias;   /* [conv_dim] */

@@ -132,12 +132,12 @@ async function runProcess() {
       controller.abort(new Interrupted(exitCode))
     })
   }
-  for (const stream of [process.stdout, process.stderr]) {
-    stream.on('error', (error) => {
-      if (/** @type {NodeJS.ErrnoException} */ (error).code !== 'EPIPE') throw error
-      controller.abort(new ReaderGone())
-    })
-  }
+  process.stdout.on('error', (error) => {
+    if (/** @type {NodeJS.ErrnoException} */ (error).code !== 'EPIPE') throw error
+    controller.abort(new ReaderGone())
+  })
+  // Nobody sees what is said on stderr any more; the work is the same.
+  process.stderr.on('error', () => {})
   const { stdin, stdout, stderr } = process
   const code = await main(process.argv.slice(2), {
     stdin,

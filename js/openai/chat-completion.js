@@ -83,28 +83,32 @@ export async function* completeChat(served, request, signal) {
   const usage = { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 }
   if (request.maxTokens === 0)
     throw new OpenAIError('max_tokens is 0, want 1 or more', { param: 'max_tokens' })
-  for (let index = 0; index < request.n; index++) {
-    const session = await served.pool.forChat(request.messages)
-    let isWhole = false // a loop that is left comes to `finally` only
-    try {
-      const said = (await session.messages()).length
-      const rest = request.messages.slice(said)
-      yield* replyOne(
-        served,
-        session,
-        rest,
-        request,
-        { index, seed: seedOf(request, index) },
-        signal,
-      )
-      const { promptTokens = 0, tokens = 0 } = session.lastStats ?? {}
-      usage.prompt_tokens = promptTokens
-      usage.completion_tokens += tokens
-      isWhole = true
-    } finally {
-      if (isWhole) await served.pool.giveBack(session)
-      else await session.close()
+  const session = await served.pool.forChat(request.messages)
+  let isWhole = false // a loop that is left comes to `finally` only
+  try {
+    let rest = request.messages.slice((await session.messages()).length)
+    if (request.n > 1) {
+      // Read once for all choices.
+      await session.say(rest, signal ? { signal } : {})
+      rest = []
     }
+    for (let index = 0; index < request.n; index++) {
+      // The last choice needs no copy.
+      const own = index < request.n - 1 ? await session.fork() : session
+      const choice = { index, seed: seedOf(request, index) }
+      try {
+        yield* replyOne(served, own, rest, request, choice, signal)
+        const { promptTokens = 0, tokens = 0 } = own.lastStats ?? {}
+        usage.prompt_tokens = promptTokens
+        usage.completion_tokens += tokens
+      } finally {
+        if (own !== session) await own.close()
+      }
+    }
+    isWhole = true
+  } finally {
+    if (isWhole) await served.pool.giveBack(session)
+    else await session.close()
   }
   usage.total_tokens = usage.prompt_tokens + usage.completion_tokens
   return usage

@@ -34,8 +34,13 @@ export function readSampling(fields) {
     /** @type {number} */ min,
     /** @type {number} */ max,
   ) => fields.number(name, { min, max })
+  const format = readFormat(fields)
   const stop = readStop(fields)
-  const bias = fields.object('logit_bias') && fields.get('logit_bias')
+  if (format && stop.length > 0)
+    throw fields.wrong(
+      'stop',
+      'which a text of a given format cannot have: it ends where the format does',
+    )
   const temperature = number('temperature', 0, 100) ?? 1
   const topK = fields.number('top_k', { min: -1, max: MOST_TOKENS, integer: true }) ?? 0
   const given = {
@@ -48,8 +53,8 @@ export function readSampling(fields) {
     frequencyPenalty: number('frequency_penalty', -2, 2),
     presencePenalty: number('presence_penalty', -2, 2),
     stop: stop.length > 0 ? stop : undefined,
-    logitBias: bias,
-    format: readFormat(fields),
+    logitBias: readBias(fields),
+    format,
   }
   const options = Object.fromEntries(
     Object.entries(given).filter(([, value]) => value !== undefined),
@@ -89,6 +94,17 @@ function readStop(fields) {
   const list = Array.isArray(stop) ? stop : [stop]
   if (list.every((one) => typeof one === 'string' && one !== '')) return list
   throw fields.wrong('stop', 'want a string or an array of strings, none of them empty')
+}
+
+/** @param {Fields} fields @returns {Record<string, number> | undefined} by token id; which ids there are the model knows */
+function readBias(fields) {
+  const biases = fields.object('logit_bias')
+  const entries = Object.keys(Object(fields.get('logit_bias'))).map((id) => {
+    if (!/^\d{1,10}$/.test(id))
+      throw fields.wrong('logit_bias', `whose key ${JSON.stringify(id)} is no token id`)
+    return [id, biases?.number(id, { min: -100, max: 100 }) ?? 0]
+  })
+  return biases && Object.fromEntries(entries)
 }
 
 /** @param {Fields} fields @returns {import('../index.js').TextFormat | undefined} what the text has to be */

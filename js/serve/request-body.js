@@ -1,53 +1,73 @@
 /**
- * Reads the JSON of a request.
+ * Reads the JSON of requests.
  *
- * Owns the limit of its size: nothing beyond it is kept, whatever a client announces or sends.
+ * Owns the limits of their sizes, of one and of all together: nothing beyond them is kept, whatever clients announce or send.
  */
 
 import { OpenAIError } from '../openai/index.js'
 
-/**
- * @param {import('node:http').IncomingMessage} request
- * @param {number} most bytes
- * @returns {Promise<unknown>}
- * @throws {OpenAIError} 400: no JSON; 413: too large; 415: of another type, or compressed
- */
-export async function readBody(request, most) {
-  const { 'content-type': type = '', 'content-encoding': encoding = 'identity' } = request.headers
-  if (!/^application\/json\b/i.test(type))
-    throw unsupported(`the body is of type ${JSON.stringify(type)}, want application/json`)
-  if (encoding !== 'identity') throw unsupported(`the body is encoded as ${encoding}`)
-  if (Number(request.headers['content-length'] ?? 0) > most) throw tooLarge(most)
-  const bytes = await readUpTo(request, most)
-  try {
-    return JSON.parse(bytes.toString())
-  } catch (error) {
-    const why = error instanceof Error ? error.message : String(error)
-    throw new OpenAIError(`the body is no JSON: ${why}`, { code: 'invalid_json' })
-  }
-}
+/** Bytes of all bodies that are here at a time; one that alone is larger, if it may be, is none too many. */
+const MOST_TOGETHER = 2 ** 27
 
-/**
- * Not by `for await`, which would break the connection off before an answer could be sent.
- * @param {import('node:http').IncomingMessage} request @param {number} most @returns {Promise<Buffer>}
- */
-function readUpTo(request, most) {
-  return new Promise((resolve, reject) => {
-    /** @type {Buffer[]} */
-    let parts = []
-    let length = 0
-    request.on('data', (part) => {
-      length += part.length
-      if (length <= most) parts.push(part)
-      else {
+export class BodyReader {
+  #most
+  #together = 0
+
+  /** @param {number} most bytes of one */
+  constructor(most) {
+    this.#most = most
+  }
+
+  /**
+   * @param {import('node:http').IncomingMessage} request
+   * @param {AbortSignal} signal  the client is gone; from then on the body does not count any more
+   * @returns {Promise<unknown>}
+   * @throws {OpenAIError} 400: no JSON; 413: too large; 415: of another type, or compressed; 429: there are too many
+   */
+  async read(request, signal) {
+    const { 'content-type': type = '', 'content-encoding': encoding = 'identity' } = request.headers
+    if (!/^application\/json\b/i.test(type))
+      throw unsupported(`the body is of type ${JSON.stringify(type)}, want application/json`)
+    if (encoding !== 'identity') throw unsupported(`the body is encoded as ${encoding}`)
+    if (Number(request.headers['content-length'] ?? 0) > this.#most) throw tooLarge(this.#most)
+    const bytes = await this.#bytes(request, signal)
+    try {
+      return JSON.parse(bytes.toString())
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error)
+      throw new OpenAIError(`the body is no JSON: ${why}`, { code: 'invalid_json' })
+    }
+  }
+
+  /**
+   * Not by `for await`, which would break the connection off before an answer could be sent.
+   * @param {import('node:http').IncomingMessage} request @param {AbortSignal} signal @returns {Promise<Buffer>}
+   */
+  #bytes(request, signal) {
+    return new Promise((resolve, reject) => {
+      /** @type {Buffer[]} */
+      let parts = []
+      let length = 0
+      let isRefused = false
+      const refuse = (/** @type {unknown} */ reason) => {
+        if (!isRefused) this.#together -= length
+        isRefused = true
         parts = []
-        reject(tooLarge(most))
+        reject(reason)
       }
+      signal.addEventListener('abort', () => refuse(signal.reason))
+      request.on('data', (part) => {
+        if (isRefused) return
+        length += part.length
+        this.#together += part.length
+        parts.push(part)
+        if (length > this.#most) refuse(tooLarge(this.#most))
+        else if (this.#together > MOST_TOGETHER && this.#together > length) refuse(tooMany())
+      })
+      request.on('end', () => resolve(Buffer.concat(parts)))
+      request.on('error', refuse)
     })
-    request.on('end', () => resolve(Buffer.concat(parts)))
-    request.on('error', reject)
-    request.on('close', () => reject(new Error('the client is gone')))
-  })
+  }
 }
 
 /** @param {number} most */
@@ -55,6 +75,14 @@ function tooLarge(most) {
   return new OpenAIError(`the body is larger than ${most} bytes`, {
     status: 413,
     code: 'body_too_large',
+  })
+}
+
+function tooMany() {
+  return new OpenAIError('too much is being sent at the same time', {
+    status: 429,
+    type: 'server_overloaded',
+    code: 'bodies_too_many',
   })
 }
 

@@ -11,7 +11,7 @@ import { asOpenAIError, OpenAIError } from '../openai/openai-error.js'
 import { Service } from '../openai/service.js'
 import { Access } from './access.js'
 import { EventStream } from './event-stream.js'
-import { readBody } from './request-body.js'
+import { BodyReader } from './request-body.js'
 import { WorkQueue } from './work-queue.js'
 
 /** @typedef {import('node:http').IncomingMessage} IncomingMessage */
@@ -72,7 +72,7 @@ class Site {
   #service
   #access
   #queue
-  #mostBytes
+  #bodies
   #onRequest
   #onError
   /** What is under way. @type {Set<Promise<unknown>>} */
@@ -83,7 +83,7 @@ class Site {
     this.#service = new Service(models)
     this.#access = new Access(options)
     this.#queue = new WorkQueue(options.mostWaiting ?? DEFAULT_WAITING)
-    this.#mostBytes = options.mostBytes ?? DEFAULT_BYTES
+    this.#bodies = new BodyReader(options.mostBytes ?? DEFAULT_BYTES)
     this.#onRequest = options.onRequest
     this.#onError = options.onError
   }
@@ -143,9 +143,9 @@ class Site {
     const { request, response, headers, signal } = exchange
     only(request, 'POST')
     // What is wrong with it is said before it waits for its turn.
-    const body = await readBody(request, this.#mostBytes)
+    const body = await this.#bodies.read(request, signal)
     const { isStream, chunks, whole } = this.#service.create(kind, body, signal)
-    const events = isStream ? new EventStream(response, headers, signal) : null
+    const events = isStream ? new EventStream(response, headers) : null
     try {
       await this.#queue.run(async () => {
         if (!events) return sendJson(exchange, 200, await whole())

@@ -92,8 +92,7 @@ static inline size_t token_at(const bm_inputs *in, size_t t) {
 static inline void dot_together(v128_t dot[TOGETHER], const bm_inputs *in, size_t t, size_t cols,
                                 size_t start, const int16_t *w, size_t n) {
     const int16_t *q[TOGETHER];
-    v128_t
-        sum[TOGETHER]; /* only ever at constant places, so that an engine has them in registers */
+    v128_t sum[TOGETHER]; /* at constant places only: an engine keeps them in registers */
     for (size_t k = 0; k < TOGETHER; k++) {
         const int16_t *values = bm_act_values(in->act + token_at(in, t + k) * in->stride, cols);
         q[k] = values + start;

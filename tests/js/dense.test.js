@@ -307,7 +307,7 @@ test('refused: the GPU, and an export to llama.cpp', async () => {
   const bytes = await readFile(path)
   const { config } = await parseHeader(bytes, core)
   const options = /** @type {const} */ ({ state: 'f32', head: 'file' })
-  const why = /its projections are binary, and this model's are dense \(I8\)/
+  const why = /it computes 1-bit projections only, and this model's are dense \(I8\)/
   await refused(chooseDevice(core, config, { device: 'webgpu', ...options }), 'unsupported', why)
   const { device, note } = await chooseDevice(core, config, { device: 'auto', ...options })
   assert.equal(device, null)

@@ -84,6 +84,26 @@ test('a completion is what the core writes, whole and in pieces', async () => {
   assert.deepEqual(here.choices, whole.choices)
 })
 
+test('choices of a chat: those of as many requests with the seeds that follow, the messages read once', async () => {
+  const chat = {
+    ...{ model: 'tales', max_tokens: 30, temperature: 0.9 },
+    messages: [{ role: /** @type {const} */ ('user'), content: 'Tell me about the fox.' }],
+  }
+  const { choices, usage } = await client.chat.completions.create({ ...chat, n: 3, seed: 7 })
+  assert.deepEqual(
+    choices.map(({ index }) => index),
+    [0, 1, 2],
+  )
+  let tokens = 0
+  for (const [i, { message }] of choices.entries()) {
+    const alone = await client.chat.completions.create({ ...chat, seed: 7 + i })
+    assert.equal(message.content, alone.choices[0]?.message.content)
+    assert.equal(usage?.prompt_tokens, alone.usage?.prompt_tokens)
+    tokens += Number(alone.usage?.completion_tokens)
+  }
+  assert.equal(usage?.completion_tokens, tokens)
+})
+
 test('several prompts, as texts and ids, with several choices: each with a seed of its own', async () => {
   const ids = [...(await model.tokenize(PROMPT, { bos: true }))]
   const { choices } = await client.completions.create({
@@ -396,7 +416,10 @@ test('what is wrong with a request is said, with the field', async () => {
     [{ best_of: 3 }, 400, 'best_of', /want what n is/],
     [{ stream: 'yes' }, 400, 'stream', /want true or false/],
     [{ stream_options: 5 }, 400, 'stream_options', /want an object/],
-    [{ logit_bias: { 5: 'much' } }, 400, null, /logitBias/],
+    [{ logit_bias: { 5: 'much' } }, 400, 'logit_bias.5', /want a number from -100 to 100/],
+    [{ logit_bias: { a: 1 } }, 400, 'logit_bias', /whose key "a" is no token id/],
+    [{ logit_bias: 5 }, 400, 'logit_bias', /want an object/],
+    [{ stop: 'x', guided_regex: 'a+' }, 400, 'stop', /a text of a given format/],
     [{ model: 'other' }, 404, 'model', /there is no model "other", only tales/],
   ]
   for (const [fields, status, param, message] of cases) {

@@ -292,6 +292,62 @@ test('a reader that does not read holds up nobody for what it has asked for', as
   slow.destroy()
 })
 
+test('a reader that has stopped is given up, one that is slow is not; the next one is answered', async () => {
+  const [endsIn] = model.info.eosIds
+  const much = { logprobs: 5, logit_bias: { [String(endsIn)]: -100 } }
+  const stopped = openStream({ ...much, max_tokens: 1e8 })
+  stopped.pause()
+  const gone = log.length
+  await once(stopped.resume(), 'data')
+  stopped.pause()
+  await isWell() // waits until it has been given up
+  assert.match(log.slice(gone).join('\n'), /client gone/)
+  stopped.destroy()
+
+  const slow = openStream({ ...much, max_tokens: 6000 })
+  let text = ''
+  let pauses = 0
+  slow.on('data', (part) => {
+    text += part
+    slow.pause()
+    pauses++
+    setTimeout(() => slow.resume(), 2)
+  })
+  await isWell()
+  while (!text.includes('data: [DONE]')) await once(slow, 'data')
+  assert.ok(text.length > 2e6 && pauses > 20, `${text.length} characters in ${pauses} pieces`)
+})
+
+test('bodies of many requests at a time: no more is kept than there may be', async (t) => {
+  const own = await serveModels({ nano: model }, { mostBytes: 64 * MIB })
+  t.after(() => own.close())
+  const { port } = new URL(own.url)
+  const part = Buffer.alloc(60 * MIB, ' ')
+  const begun = () => {
+    const socket = connect(Number(port), '127.0.0.1')
+    socket.on('error', () => {})
+    socket.write(
+      `POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: ${64 * MIB}\r\n\r\n`,
+    )
+    socket.write(part)
+    return socket
+  }
+  const sockets = [begun(), begun(), begun()]
+  const [answer] = await Promise.race(sockets.map((socket) => once(socket, 'data')))
+  assert.match(String(answer), /^HTTP\/1\.1 429 /)
+  assert.match(String(answer), /too much is being sent at the same time/)
+  for (const socket of sockets) socket.destroy()
+  const large = () =>
+    ask('/v1/completions', {
+      ...{ url: own.url, method: 'POST', headers: JSON_TYPE },
+      body: JSON.stringify({ prompt: 'Once', max_tokens: 1, user: ' '.repeat(60 * MIB) }),
+    })
+  let reply = await large()
+  // The server may learn a little later that they are gone.
+  for (let i = 0; i < 20 && reply.status === 429; i++) reply = await large()
+  assert.equal(reply.status, 200, 'what was kept of those that are gone does not count')
+})
+
 test('memory stays: five hundred requests of every kind', async () => {
   const round = async () => {
     for (let i = 0; i < 25; i++) {
