@@ -5,7 +5,7 @@
  * DOMExceptions. The shape is that of https://github.com/webmachinelearning/prompt-api. What it calls a quota of input has no end here: a state has one size.
  */
 
-import { BiMamba } from '../index.js'
+import { BiMamba, BmError } from '../index.js'
 
 /** @typedef {import('../index.js').Session} Session */
 /** @typedef {import('../index.js').ChatMessage} ChatMessage */
@@ -28,6 +28,11 @@ import { BiMamba } from '../index.js'
 const PARAMS = { defaultTopK: 40, maxTopK: 1000, defaultTemperature: 0.8, maxTemperature: 2 }
 /** A reply that does not end by itself ends here, tokens. */
 const MOST_TOKENS = 4096
+/** Names of DOMExceptions for our codes; those that are not here are an OperationError. @type {Partial<Record<import('../errors.js').BmErrorCode, string>>} */
+const ERROR_NAMES = {
+  ...{ argument: 'SyntaxError', unsupported: 'NotSupportedError', closed: 'InvalidStateError' },
+  ...{ network: 'NetworkError', memory: 'QuotaExceededError' },
+}
 
 /**
  * @typedef {object} LanguageModelShape
@@ -47,7 +52,7 @@ export function createLanguageModel(source, loadOptions = {}) {
   return {
     availability: () => holder.availability(),
     params: async () => ({ ...PARAMS }),
-    create: (options = {}) => create(holder, options),
+    create: (options = {}) => told(() => create(holder, options)),
     close: () => holder.close(),
   }
 }
@@ -57,7 +62,8 @@ class ModelHolder {
   #options
   /** @type {Promise<BiMamba> | null} */
   #loading = null
-  #isThere
+  /** That has been waited for to its end. @type {Promise<BiMamba> | null} */
+  #loaded = null
   /** Told how far it is. @type {Set<(loaded: number) => void>} */
   #watchers = new Set()
 
@@ -65,13 +71,11 @@ class ModelHolder {
   constructor(source, options) {
     this.#source = source
     this.#options = options
-    this.#isThere = source instanceof BiMamba
   }
 
   /** @returns {Promise<'available' | 'downloadable' | 'downloading'>} */
   async availability() {
-    if (this.#isThere) return 'available'
-    if (this.#loading) return 'downloading'
+    if (this.#loading) return this.#loading === this.#loaded ? 'available' : 'downloading'
     return (await this.#isKept()) ? 'available' : 'downloadable'
   }
 
@@ -98,39 +102,74 @@ class ModelHolder {
     this.#watchers.add(watch)
     try {
       this.#loading ??= this.#start(source)
-      const model = await this.#loading
-      watch(1)
-      return model
+      const loading = this.#loading
+      try {
+        const model = await loading
+        this.#loaded = loading
+        watch(1)
+        return model
+      } catch (error) {
+        // It may be tried again.
+        if (this.#loading === loading) this.#loading = null
+        throw error
+      }
     } finally {
       this.#watchers.delete(watch)
     }
   }
 
-  /** @param {import('../index.js').ModelSource} source */
-  async #start(source) {
-    try {
-      const model = await BiMamba.load(source, {
-        ...this.#options,
-        onProgress: (progress) => {
-          const { loadedBytes, totalBytes } = progress
-          if (totalBytes)
-            for (const watch of this.#watchers) watch(Math.min(1, loadedBytes / totalBytes))
-          this.#options.onProgress?.(progress)
-        },
-      })
-      this.#isThere = true
-      return model
-    } catch (error) {
-      this.#loading = null // it may be tried again
-      throw error
-    }
+  /** @param {import('../index.js').ModelSource} source @returns {Promise<BiMamba>} */
+  #start(source) {
+    return BiMamba.load(source, {
+      ...this.#options,
+      onProgress: (progress) => {
+        const { loadedBytes, totalBytes } = progress
+        if (totalBytes)
+          for (const watch of this.#watchers) watch(Math.min(1, loadedBytes / totalBytes))
+        this.#options.onProgress?.(progress)
+      },
+    })
   }
 
   async close() {
     const loading = this.#loading
     this.#loading = null
-    this.#isThere = this.#source instanceof BiMamba
-    await (await loading)?.close()
+    // What has failed was told to who asked for it.
+    const model = await loading?.catch(() => null)
+    await model?.close()
+  }
+}
+
+/** @param {unknown} error @returns {unknown} as the shape has it: ours as a DOMException, all others as they are */
+function asDomError(error) {
+  if (!(error instanceof BmError)) return error
+  const name = ERROR_NAMES[error.code] ?? 'OperationError'
+  return Object.assign(new DOMException(error.message, name), { cause: error })
+}
+
+/** @template T @param {() => Promise<T>} work @returns {Promise<T>} */
+async function told(work) {
+  try {
+    return await work()
+  } catch (error) {
+    throw asDomError(error)
+  }
+}
+
+/** @template T @param {Promise<T>} work that goes on all the same @param {AbortSignal | undefined} signal @returns {Promise<T>} */
+async function unlessAborted(work, signal) {
+  if (!signal) return work
+  signal.throwIfAborted()
+  let leave = () => {}
+  /** @type {Promise<never>} */
+  const aborted = new Promise((_, reject) => {
+    leave = () => reject(signal.reason)
+    signal.addEventListener('abort', leave, { once: true })
+  })
+  try {
+    return await Promise.race([work, aborted])
+  } finally {
+    signal.removeEventListener('abort', leave)
   }
 }
 
@@ -153,14 +192,14 @@ async function create(holder, options) {
   const events = new EventTarget()
   monitor?.(events)
   let last = -1
-  const model = await holder.load((loaded) => {
+  const loading = holder.load((loaded) => {
     if (loaded <= last) return
     last = loaded
     events.dispatchEvent(
       Object.assign(new Event('downloadprogress'), { loaded, total: 1, lengthComputable: true }),
     )
   })
-  signal?.throwIfAborted()
+  const model = await unlessAborted(loading, signal)
   const session = await model.createSession()
   try {
     if (messages.length > 0) await session.say(messages, signal ? { signal } : {})
@@ -262,7 +301,7 @@ export class LanguageModelSession extends EventTarget {
   /** Adds messages that are not answered. @param {PromptInput} input @param {{ signal?: AbortSignal }} [options] */
   async append(input, { signal } = {}) {
     const messages = readInput(input)
-    await this.#inOrder(() => this.#session.say(messages, { signal: this.#signal(signal) }))
+    await this.#inOrder(() => this.#session.say(messages, { signal: this.#signal(signal) }), signal)
   }
 
   /** @param {PromptInput} input @param {{ signal?: AbortSignal }} [options] @returns {Promise<number>} tokens of its text, without what a template adds */
@@ -278,7 +317,7 @@ export class LanguageModelSession extends EventTarget {
   /** @param {{ signal?: AbortSignal }} [options] @returns {Promise<LanguageModelSession>} another one that is the same, for the price of a copy of the state */
   async clone({ signal } = {}) {
     signal?.throwIfAborted()
-    const fork = await this.#inOrder(() => this.#session.fork())
+    const fork = await this.#inOrder(() => this.#session.fork(), signal)
     if (signal?.aborted) await fork.close()
     signal?.throwIfAborted()
     return new LanguageModelSession(this.#model, fork, this.#sampling, signal)
@@ -300,7 +339,7 @@ export class LanguageModelSession extends EventTarget {
   async *#reply(input, { signal, responseConstraint }) {
     const format = formatOf(responseConstraint)
     const messages = readInput(input)
-    const leave = await this.#enter()
+    const leave = await this.#enter(signal)
     try {
       const before = await this.#session.snapshot()
       let isWhole = false
@@ -311,6 +350,8 @@ export class LanguageModelSession extends EventTarget {
         }
         yield* this.#session.chat(messages, options)
         isWhole = true
+      } catch (error) {
+        throw asDomError(error)
       } finally {
         if (!isWhole && !this.#isDestroyed) await this.#session.restore(before)
         await before.close()
@@ -325,28 +366,34 @@ export class LanguageModelSession extends EventTarget {
     return signal ? AbortSignal.any([signal, this.#end.signal]) : this.#end.signal
   }
 
-  /** @template T @param {() => Promise<T>} work @returns {Promise<T>} */
-  async #inOrder(work) {
-    const leave = await this.#enter()
+  /** @template T @param {() => Promise<T>} work @param {AbortSignal} [signal] @returns {Promise<T>} */
+  async #inOrder(work, signal) {
+    const leave = await this.#enter(signal)
     try {
-      return await work()
+      return await told(work)
     } finally {
       leave()
     }
   }
 
-  /** @returns {Promise<() => void>} when all that was asked for before is done; to be called at the end */
-  async #enter() {
+  /** @param {AbortSignal | undefined} asked ends the waiting @returns {Promise<() => void>} when all that was asked for before is done; to be called at the end */
+  async #enter(asked) {
     this.#check()
+    const signal = this.#signal(asked)
+    signal.throwIfAborted()
     const before = this.#queue
     let leave = () => {}
     this.#queue = new Promise((resolve) => {
       leave = () => resolve(undefined)
     })
-    await before
-    if (this.#isDestroyed) leave()
-    this.#check()
-    return leave
+    try {
+      await unlessAborted(before, signal)
+      return leave
+    } catch (error) {
+      // Who comes next still waits for those before.
+      void before.then(leave)
+      throw error
+    }
   }
 
   #check() {
@@ -357,7 +404,13 @@ export class LanguageModelSession extends EventTarget {
 /** @param {object | RegExp | undefined} constraint @returns {import('../index.js').TextFormat | undefined} */
 function formatOf(constraint) {
   if (constraint === undefined) return undefined
-  return constraint instanceof RegExp ? { regex: constraint.source } : { jsonSchema: constraint }
+  if (!(constraint instanceof RegExp)) return { jsonSchema: constraint }
+  const [flag] = /[ims]/.exec(constraint.flags) ?? []
+  if (flag === undefined) return { regex: constraint.source }
+  throw new DOMException(
+    `an expression with the flag ${flag} is not supported`,
+    'NotSupportedError',
+  )
 }
 
 /** @param {PromptInput} input @returns {ChatMessage[]} */

@@ -111,6 +111,55 @@ test('destroyed in the middle it ends with an AbortError, and frees what it had'
   assert.equal((await model.memory()).sessions, before)
 })
 
+test('who waits for a turn and is aborted, or creates and is aborted, is told at once', async (t) => {
+  const session = await LanguageModel.create(GREEDY)
+  const controller = new AbortController()
+  let isFirstDone = false
+  const first = session.prompt('A long story?').then(() => {
+    isFirstDone = true
+  })
+  const second = session.prompt('And?', { signal: controller.signal })
+  const third = session.prompt('Then?')
+  controller.abort()
+  await assert.rejects(second, { name: 'AbortError' })
+  assert.equal(isFirstDone, false)
+  await Promise.all([first, third])
+  const other = await model.createSession()
+  for (const said of ['A long story?', 'Then?'])
+    await collect(other.chat(said, { ...GREEDY, maxTokens: 4096 }))
+  assert.equal(session.inputUsage, other.position, 'the others are as if it had not been')
+  session.destroy()
+  await other.close()
+
+  const lazy = createLanguageModel(NANO)
+  t.after(lazy.close)
+  const creating = lazy.create({ signal: AbortSignal.timeout(1) })
+  await assert.rejects(creating, { name: 'TimeoutError' })
+  assert.equal(await lazy.availability(), 'downloading')
+  await lazy.close()
+  assert.equal(await lazy.availability(), 'downloadable')
+  ;(await lazy.create()).destroy()
+})
+
+test('errors of the package are DOMExceptions', async () => {
+  const missing = createLanguageModel('http://127.0.0.1:1/x.safetensors', { retries: 0 })
+  await assert.rejects(missing.create(), (error) => {
+    assert.ok(error instanceof DOMException)
+    assert.equal(error.name, 'NetworkError')
+    assert.ok(Reflect.get(error, 'cause') instanceof Error)
+    return true
+  })
+  const session = await LanguageModel.create()
+  const schema = { type: 'nonsense' }
+  await assert.rejects(session.prompt('x', { responseConstraint: schema }), {
+    name: 'SyntaxError',
+  })
+  await assert.rejects(session.prompt('x', { responseConstraint: /a/i }), {
+    name: 'NotSupportedError',
+  })
+  session.destroy()
+})
+
 test('a model by its place is loaded once, with progress', async (t) => {
   const lazy = createLanguageModel(NANO)
   t.after(lazy.close)
