@@ -13,9 +13,7 @@ import { isSameFile, LineFile, readLines } from './line-file.js'
 import { openModel } from './model-loading.js'
 import {
   COMMON_OPTIONS,
-  helpText,
   MODEL_OPTIONS,
-  parseOptions,
   readModelOptions,
   readSettings,
   settingOptions,
@@ -30,13 +28,15 @@ import { createItemProgress } from './progress.js'
 /** @typedef {import('../settings.js').GenerateOptions & { seed: number }} BatchSettings */
 /** @typedef {{ number: number, of: number }} Shard number: from 1 */
 
-const USAGE = `
+export const USAGE = `
 Usage: bimamba batch [options] IN.jsonl OUT.jsonl
 
 Continues the prompt, or answers the messages, of each line {"id", "prompt" | "messages", ...}; other fields are generation
 options as the API names them, and come before those given here. Lines that OUT.jsonl has already are skipped.`
 
-const TABLE = {
+export const ARGUMENTS = ['IN.jsonl', 'OUT.jsonl']
+
+export const OPTIONS = {
   ...MODEL_OPTIONS,
   ...settingOptions(),
   seed: {
@@ -49,21 +49,12 @@ const TABLE = {
 }
 
 /**
- * @param {string[]} args
+ * @param {import('./options.js').ParsedOptions} parsed
  * @param {Io} io
  * @returns {Promise<number>} exit code
  */
-export async function run(args, io) {
-  const parsed = parseOptions(args, TABLE)
-  if (parsed.flags.has('help')) {
-    await write(io.stdout, helpText(USAGE, TABLE))
-    return 0
-  }
-  const [input, output, extra] = parsed.positionals
-  if (input === undefined || output === undefined) {
-    throw new UsageError('batch needs two files: IN.jsonl and OUT.jsonl')
-  }
-  if (extra !== undefined) throw new UsageError(`unexpected argument '${extra}'`)
+export async function run(parsed, io) {
+  const [input = '', output = ''] = parsed.positionals
   if (await isSameFile(input, output)) throw new UsageError('IN.jsonl and OUT.jsonl are one file')
   const shard = readShard(parsed.values.get('shard')?.[0] ?? '1/1')
   const settings = { ...readSettings(parsed), seed: readSettings(parsed).seed ?? 0 }

@@ -12,9 +12,7 @@ import { describeSource } from '../source.js'
 import {
   COMMON_OPTIONS,
   DEFAULT_MODEL,
-  helpText,
   MODEL_OPTIONS,
-  parseOptions,
   readChoices,
   readNumber,
   UsageError,
@@ -25,7 +23,7 @@ import { withoutControls, write } from './output.js'
 /** @typedef {import('./options.js').ParsedOptions} ParsedOptions */
 /** @typedef {import('../bench/bench-run.js').BenchPlan} BenchPlan */
 
-const USAGE = `
+export const USAGE = `
 Usage: bimamba bench [options]
 
 Measures loading, decoding, prompts, the steps of a token, and memory. What is repeated is compared, round by round.`
@@ -39,7 +37,7 @@ const COUNTS = {
 }
 
 /** @type {import('./options.js').OptionTable} */
-const TABLE = {
+export const OPTIONS = {
   model: MODEL_OPTIONS.model,
   synthetic: {
     value: SHAPE_NAMES.join('|'),
@@ -74,16 +72,11 @@ const TABLE = {
 }
 
 /**
- * @param {string[]} args
+ * @param {import('./options.js').ParsedOptions} parsed
  * @param {Io} io
  * @returns {Promise<number>} exit code
  */
-export async function run(args, io) {
-  const parsed = parseOptions(args, TABLE)
-  if (parsed.flags.has('help')) {
-    await write(io.stdout, helpText(USAGE, TABLE))
-    return 0
-  }
+export async function run(parsed, io) {
   const plan = readPlan(parsed)
   const { signal, stdout, stderr } = io
   const onProgress = (/** @type {string} */ what) => {
@@ -102,9 +95,7 @@ export async function run(args, io) {
 
 /** @param {ParsedOptions} parsed @returns {BenchPlan} @throws {UsageError} */
 function readPlan(parsed) {
-  const { values, positionals } = parsed
-  const [extra] = positionals
-  if (extra !== undefined) throw new UsageError(`unexpected argument '${extra}'`)
+  const { values } = parsed
   for (const [name, texts] of values) {
     if (texts.includes('')) throw new UsageError(`--${name} is empty`)
   }

@@ -6,17 +6,17 @@
 
 import { formatBytes } from '../byte-count.js'
 import { BiMamba } from '../index.js'
-import { COMMON_OPTIONS, helpText, parseOptions, UsageError } from './options.js'
+import { COMMON_OPTIONS, UsageError } from './options.js'
 import { withoutControls, write } from './output.js'
 
 /** @typedef {import('./output.js').Io} Io */
 
-const USAGE = `
+export const USAGE = `
 Usage: bimamba cache [options]
 
 Lists the models in the cache, those used last first: \`bimamba pull\` and every --model URL put them there.`
 
-const TABLE = {
+export const OPTIONS = {
   delete: { value: 'URL|hf:NAME|IDENTITY', multiple: true, help: 'delete this one instead' },
   clear: { help: 'delete all of them instead' },
   json: { help: 'print one JSON object instead of text' },
@@ -24,17 +24,11 @@ const TABLE = {
 }
 
 /**
- * @param {string[]} args
+ * @param {import('./options.js').ParsedOptions} parsed
  * @param {Io} io
  * @returns {Promise<number>} exit code
  */
-export async function run(args, io) {
-  const { flags, values, positionals } = parseOptions(args, TABLE)
-  if (flags.has('help')) {
-    await write(io.stdout, helpText(USAGE, TABLE))
-    return 0
-  }
-  if (positionals[0] !== undefined) throw new UsageError(`unexpected argument '${positionals[0]}'`)
+export async function run({ flags, values }, io) {
   const names = values.get('delete') ?? []
   if (flags.has('clear') && names.length > 0) throw new UsageError('--clear and --delete: want one')
   if (flags.has('clear') || names.length > 0) {

@@ -11,9 +11,7 @@ import { suggest } from '../settings.js'
 import { openModel } from './model-loading.js'
 import {
   COMMON_OPTIONS,
-  helpText,
   MODEL_OPTIONS,
-  parseOptions,
   readModelOptions,
   readSettings,
   settingOptions,
@@ -26,13 +24,13 @@ import { withoutControls, write } from './output.js'
 /** @typedef {import('../settings.js').GenerateOptions} GenerateOptions */
 /** @typedef {import('./output.js').Io} Io */
 
-const USAGE = `
+export const USAGE = `
 Usage: bimamba chat [options]
 
 Says each line of the input to the model and prints what it says. Lines that begin with / are commands: /help shows them.
 Ctrl-C stops a reply; at the prompt it ends the chat.`
 
-const TABLE = {
+export const OPTIONS = {
   ...MODEL_OPTIONS,
   ...settingOptions(),
   system: { value: 'TEXT', help: 'what the model is told before the chat begins' },
@@ -42,18 +40,11 @@ const TABLE = {
 }
 
 /**
- * @param {string[]} args
+ * @param {import('./options.js').ParsedOptions} parsed
  * @param {Io} io
  * @returns {Promise<number>} exit code
  */
-export async function run(args, io) {
-  const parsed = parseOptions(args, TABLE)
-  if (parsed.flags.has('help')) {
-    await write(io.stdout, helpText(USAGE, TABLE))
-    return 0
-  }
-  const [extra] = parsed.positionals
-  if (extra !== undefined) throw new UsageError(`unexpected argument '${extra}'`)
+export async function run(parsed, io) {
   const value = (/** @type {string} */ name) => parsed.values.get(name)?.[0]
   const { source, load } = readModelOptions(parsed)
   const { seed, ...settings } = readSettings(parsed)

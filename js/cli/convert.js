@@ -7,14 +7,14 @@
 import { formatBytes } from '../byte-count.js'
 import { convertCheckpoint } from '../convert/index.js'
 import { Core } from '../core.js'
-import { COMMON_OPTIONS, helpText, oneOf, parseOptions, UsageError } from './options.js'
+import { COMMON_OPTIONS, oneOf } from './options.js'
 import { withoutControls, write } from './output.js'
 import { createProgress } from './progress.js'
 
 /** @typedef {import('./output.js').Io} Io */
 /** @typedef {import('./options.js').ParsedOptions} ParsedOptions */
 
-const USAGE = `
+export const USAGE = `
 Usage: bimamba convert [options] CHECKPOINT_DIR OUT.safetensors
 
 Packs a Bi-Mamba or Mamba-2 checkpoint (config.json with *.safetensors or pytorch_model*.bin) into one file.`
@@ -23,7 +23,9 @@ const EMBEDDINGS = /** @type {const} */ (['int8', 'f16', 'f32'])
 const PROJECTIONS = /** @type {const} */ (['auto', 'f16', 'int8', 'int4'])
 const ZEROS = /** @type {const} */ (['refuse', 'plus'])
 
-const TABLE = {
+export const ARGUMENTS = ['CHECKPOINT_DIR', 'OUT.safetensors']
+
+export const OPTIONS = {
   embedding: {
     value: EMBEDDINGS.join('|'),
     help: 'how embedding and head are stored (default int8, with a scale for each row)',
@@ -49,19 +51,12 @@ const TABLE = {
 }
 
 /**
- * @param {string[]} args
+ * @param {import('./options.js').ParsedOptions} parsed
  * @param {Io} io
  * @returns {Promise<number>} exit code
  */
-export async function run(args, io) {
-  const parsed = parseOptions(args, TABLE)
-  if (parsed.flags.has('help')) {
-    await write(io.stdout, helpText(USAGE, TABLE))
-    return 0
-  }
-  const [folder, out, extra] = parsed.positionals
-  if (!folder || !out) throw new UsageError('convert needs CHECKPOINT_DIR and OUT.safetensors')
-  if (extra !== undefined) throw new UsageError(`unexpected argument '${extra}'`)
+export async function run(parsed, io) {
+  const [folder = '', out = ''] = parsed.positionals
   const options = readOptions(parsed)
   const progress = createProgress(io.stderr)
   try {

@@ -18,9 +18,7 @@ import { isSameFile, linesOf, replaceFile } from './line-file.js'
 import { openModel } from './model-loading.js'
 import {
   COMMON_OPTIONS,
-  helpText,
   MODEL_OPTIONS,
-  parseOptions,
   readModelOptions,
   readNumber,
   UsageError,
@@ -39,14 +37,14 @@ const TASK_NAMES = Object.keys(EVAL_TASKS)
 /** Tokens that a model reads of an item at most: as the harness has it for Mamba models. */
 const WINDOW = 2048
 
-const USAGE = `
+export const USAGE = `
 Usage: bimamba eval [options] --task NAME --file DATA.jsonl
 
 Prints how often a model chooses the right answer, without examples, by the rules of lm-evaluation-harness.
 Tasks: ${TASK_NAMES.join(', ')}.
 With --report an interrupted run goes on where it was: items that are done are in FILE.journal.jsonl.`
 
-const TABLE = {
+export const OPTIONS = {
   task: { value: 'NAME', help: 'what the file holds' },
   file: { value: 'DATA.jsonl', help: "an item a line, with the data set's own fields" },
   limit: { value: 'N', help: 'only the first N items' },
@@ -63,16 +61,11 @@ const TABLE = {
  */
 
 /**
- * @param {string[]} args
+ * @param {import('./options.js').ParsedOptions} parsed
  * @param {Io} io
  * @returns {Promise<number>} exit code
  */
-export async function run(args, io) {
-  const parsed = parseOptions(args, TABLE)
-  if (parsed.flags.has('help')) {
-    await write(io.stdout, helpText(USAGE, TABLE))
-    return 0
-  }
+export async function run(parsed, io) {
   const { task, file, limit, report: reportPath } = await readOptions(parsed)
   const { source, load } = readModelOptions(parsed)
   const data = await readData(file, /** @type {EvalTask} */ (EVAL_TASKS[task]), limit)
@@ -97,9 +90,7 @@ export async function run(args, io) {
 }
 
 /** @param {import('./options.js').ParsedOptions} parsed */
-async function readOptions({ values, positionals }) {
-  const [extra] = positionals
-  if (extra !== undefined) throw new UsageError(`unexpected argument '${extra}'`)
+async function readOptions({ values }) {
   const value = (/** @type {string} */ name) => values.get(name)?.[0]
   const [task, file, report] = [value('task'), value('file'), value('report')]
   if (task === undefined) throw new UsageError(`--task is missing, want ${TASK_NAMES.join(', ')}`)

@@ -7,13 +7,13 @@
 import { formatBytes } from '../byte-count.js'
 import { exportGgufFile } from '../convert/index.js'
 import { Core } from '../core.js'
-import { COMMON_OPTIONS, helpText, oneOf, parseOptions, UsageError } from './options.js'
+import { COMMON_OPTIONS, oneOf } from './options.js'
 import { withoutControls, write } from './output.js'
 import { createProgress } from './progress.js'
 
 /** @typedef {import('./output.js').Io} Io */
 
-const USAGE = `
+export const USAGE = `
 Usage: bimamba export-gguf [options] MODEL OUT.gguf
 
 Writes a packed model as GGUF, architecture mamba2, which llama.cpp runs unchanged. The part of the weights that is the
@@ -22,7 +22,9 @@ same in a whole column goes to an adapter beside it, OUT.lora.gguf: llama-cli -m
 const SIGNS = /** @type {const} */ (['q1_0', 'f32'])
 const EMBEDDINGS = /** @type {const} */ (['f32', 'q8_0'])
 
-const TABLE = {
+export const ARGUMENTS = ['MODEL', 'OUT.gguf']
+
+export const OPTIONS = {
   signs: {
     value: SIGNS.join('|'),
     help: 'type of the 1-bit matrices (default q1_0, and q4_0 where rows are no multiple of 128)',
@@ -35,19 +37,12 @@ const TABLE = {
 }
 
 /**
- * @param {string[]} args
+ * @param {import('./options.js').ParsedOptions} parsed
  * @param {Io} io
  * @returns {Promise<number>} exit code
  */
-export async function run(args, io) {
-  const { flags, values, positionals } = parseOptions(args, TABLE)
-  if (flags.has('help')) {
-    await write(io.stdout, helpText(USAGE, TABLE))
-    return 0
-  }
-  const [model, out, extra] = positionals
-  if (!model || !out) throw new UsageError('export-gguf needs MODEL and OUT.gguf')
-  if (extra !== undefined) throw new UsageError(`unexpected argument '${extra}'`)
+export async function run({ values, positionals }, io) {
+  const [model = '', out = ''] = positionals
   const progress = createProgress(io.stderr)
   try {
     const summary = await exportGgufFile(await Core.create(), model, out, {

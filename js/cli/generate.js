@@ -10,9 +10,7 @@ import { openModel } from './model-loading.js'
 import {
   COMMON_OPTIONS,
   FORMAT_OPTIONS,
-  helpText,
   MODEL_OPTIONS,
-  parseOptions,
   readFormat,
   readIds,
   readModelOptions,
@@ -26,13 +24,15 @@ import { withoutControls, write } from './output.js'
 /** @typedef {import('./output.js').Io} Io */
 /** @typedef {import('../generate.js').Stats} Stats */
 
-const USAGE = `
+export const USAGE = `
 Usage: bimamba generate [options] [PROMPT|-]
 
 Continues PROMPT and prints the text as it is made. Without a prompt, or with -, it is read from stdin.
 An empty prompt starts from the model's BOS token. Ctrl-C ends the text.`
 
-const TABLE = {
+export const ARGUMENTS = ['[PROMPT]']
+
+export const OPTIONS = {
   ...MODEL_OPTIONS,
   ...settingOptions(),
   ...FORMAT_OPTIONS,
@@ -47,16 +47,11 @@ const TABLE = {
 const MAX_STDIN_BYTES = 64 * 2 ** 20
 
 /**
- * @param {string[]} args
+ * @param {import('./options.js').ParsedOptions} parsed
  * @param {Io} io
  * @returns {Promise<number>} exit code
  */
-export async function run(args, io) {
-  const parsed = parseOptions(args, TABLE)
-  if (parsed.flags.has('help')) {
-    await write(io.stdout, helpText(USAGE, TABLE))
-    return 0
-  }
+export async function run(parsed, io) {
   const { source, load } = readModelOptions(parsed)
   const settings = readSettings(parsed)
   if (parsed.flags.has('no-bos')) settings.bos = false
@@ -82,13 +77,11 @@ export async function run(args, io) {
  */
 async function readPrompt({ values, positionals }, io) {
   const ids = values.get('tokens')?.[0]
-  const [text, extra] = positionals
+  const [text] = positionals
   if (ids !== undefined) {
     if (text !== undefined) throw new UsageError('a PROMPT and --tokens: want one of them')
     return readIds(ids, '--tokens')
   }
-  if (extra !== undefined)
-    throw new UsageError(`unexpected argument '${extra}': quote a prompt that has spaces`)
   return text === undefined || text === '-' ? readStdin(io) : text
 }
 

@@ -9,38 +9,33 @@ import { openFile } from '../convert/node-files.js'
 import { PackedSource } from '../convert/packed-source.js'
 import { Core } from '../core.js'
 import { BmError } from '../errors.js'
-import { COMMON_OPTIONS, helpText, parseOptions, UsageError } from './options.js'
+import { COMMON_OPTIONS } from './options.js'
 import { withoutControls, write } from './output.js'
 import { createProgress } from './progress.js'
 
 /** @typedef {import('./output.js').Io} Io */
 /** @typedef {import('../format.js').PackedHeader} PackedHeader */
 
-const USAGE = `
+export const USAGE = `
 Usage: bimamba inspect [options] FILE
 
 Shows the config, tensors, sizes and hashes of a packed model.`
 
-const TABLE = {
+export const ARGUMENTS = ['FILE']
+
+export const OPTIONS = {
   verify: { help: 'read the whole file and compare every chunk with its SHA-256' },
   json: { help: 'one JSON object instead of text' },
   ...COMMON_OPTIONS,
 }
 
 /**
- * @param {string[]} args
+ * @param {import('./options.js').ParsedOptions} parsed
  * @param {Io} io
  * @returns {Promise<number>} exit code
  */
-export async function run(args, io) {
-  const { flags, positionals } = parseOptions(args, TABLE)
-  if (flags.has('help')) {
-    await write(io.stdout, helpText(USAGE, TABLE))
-    return 0
-  }
-  const [path, extra] = positionals
-  if (!path) throw new UsageError('inspect needs a FILE')
-  if (extra !== undefined) throw new UsageError(`unexpected argument '${extra}'`)
+export async function run({ flags, positionals }, io) {
+  const [path = ''] = positionals
   const file = await openFile(path)
   const progress = createProgress(io.stderr)
   try {

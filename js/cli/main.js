@@ -10,11 +10,21 @@ import { realpathSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { BmError, VERSION } from '../index.js'
 import { suggest } from '../settings.js'
-import { UsageError } from './options.js'
+import { helpText, parseOptions, UsageError } from './options.js'
 import { withoutControls, write } from './output.js'
 
 /** @typedef {import('./output.js').Io} Io */
-/** @typedef {{ run: (args: string[], io: Io) => Promise<number> }} Command */
+/** @typedef {import('./options.js').ParsedOptions} ParsedOptions */
+
+/**
+ * What a module of a command gives. USAGE: the first lines of its help. ARGUMENTS: what it takes besides options; one in brackets may be left out.
+ * run gives the exit code.
+ * @typedef {object} Command
+ * @property {string} USAGE
+ * @property {import('./options.js').OptionTable} OPTIONS
+ * @property {readonly string[]} [ARGUMENTS]
+ * @property {(parsed: ParsedOptions, io: Io) => Promise<number>} run
+ */
 
 /** @type {Record<string, { about: string, load: () => Promise<Command> }>} */
 const COMMANDS = {
@@ -87,7 +97,24 @@ async function dispatch([name = '--help', ...args], io) {
       `unknown ${what} ${name}${meant ? `, did you mean ${meant}?` : ''}; see bimamba --help`,
     )
   }
-  return (await command.load()).run(args, io)
+  const { USAGE, OPTIONS, ARGUMENTS = [], run } = await command.load()
+  const parsed = parseOptions(args, OPTIONS)
+  if (parsed.flags.has('help')) {
+    await write(io.stdout, helpText(USAGE, OPTIONS))
+    return 0
+  }
+  checkArguments(name, ARGUMENTS, parsed.positionals)
+  return run(parsed, io)
+}
+
+/** @param {string} command @param {readonly string[]} names @param {readonly string[]} found @throws {UsageError} there are too few, or too many */
+function checkArguments(command, names, found) {
+  const needed = names.filter((name) => !name.startsWith('['))
+  if (needed.some((_, i) => !found[i]))
+    throw new UsageError(`${command} needs ${needed.join(' and ')}`)
+  const extra = found[names.length]
+  if (extra !== undefined)
+    throw new UsageError(`unexpected argument '${extra}'; what has spaces needs quotes`)
 }
 
 /** @param {unknown} error a wrong command line, however a command says it */

@@ -12,9 +12,7 @@ import { CHOICES } from '../settings.js'
 import { openModel } from './model-loading.js'
 import {
   COMMON_OPTIONS,
-  helpText,
   MODEL_OPTIONS,
-  parseOptions,
   readModelOptions,
   readNumber,
   UsageError,
@@ -26,14 +24,14 @@ import { createProgress } from './progress.js'
 /** @typedef {import('./output.js').Io} Io */
 /** @typedef {'fast' | 'high' | 'exact'} Precision */
 
-const USAGE = `
+export const USAGE = `
 Usage: bimamba perplexity [options] --file TEXT
 
 Prints perplexity and bits per byte of a model on a UTF-8 text, in each precision or the one given.`
 
 const DEFAULT_WINDOW = 2048
 
-const TABLE = {
+export const OPTIONS = {
   file: { value: 'TEXT', help: 'the text' },
   window: {
     value: 'N',
@@ -62,18 +60,11 @@ const TABLE = {
  */
 
 /**
- * @param {string[]} args
+ * @param {import('./options.js').ParsedOptions} parsed
  * @param {Io} io
  * @returns {Promise<number>} exit code
  */
-export async function run(args, io) {
-  const parsed = parseOptions(args, TABLE)
-  if (parsed.flags.has('help')) {
-    await write(io.stdout, helpText(USAGE, TABLE))
-    return 0
-  }
-  const [extra] = parsed.positionals
-  if (extra !== undefined) throw new UsageError(`unexpected argument '${extra}'`)
+export async function run(parsed, io) {
   const path = parsed.values.get('file')?.[0]
   if (path === undefined) throw new UsageError('--file is missing, want a text to measure on')
   const window = readWindow(parsed.values.get('window')?.[0])

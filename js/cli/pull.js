@@ -7,19 +7,21 @@
 import { formatBytes } from '../byte-count.js'
 import { BiMamba } from '../index.js'
 import { tellNote } from './model-loading.js'
-import { COMMON_OPTIONS, helpText, parseOptions, readCache, UsageError } from './options.js'
+import { COMMON_OPTIONS, readCache, UsageError } from './options.js'
 import { withoutControls, write } from './output.js'
 import { createLoadProgress } from './progress.js'
 
 /** @typedef {import('./output.js').Io} Io */
 
-const USAGE = `
+export const USAGE = `
 Usage: bimamba pull [options] URL|hf:OWNER/REPO[@REVISION][/FILE]
 
 Downloads a packed model into the cache, or what of it is missing or damaged there. Every chunk is compared with its
 SHA-256. An interrupted pull goes on where it was.`
 
-const TABLE = {
+export const ARGUMENTS = ['MODEL']
+
+export const OPTIONS = {
   cache: {
     value: 'auto|check|only',
     help: 'as for generate; only: do not fetch, but check what is there',
@@ -31,20 +33,13 @@ const TABLE = {
 }
 
 /**
- * @param {string[]} args
+ * @param {import('./options.js').ParsedOptions} parsed
  * @param {Io} io
  * @returns {Promise<number>} exit code
  */
-export async function run(args, io) {
-  const parsed = parseOptions(args, TABLE)
+export async function run(parsed, io) {
   const { flags, values, positionals } = parsed
-  if (flags.has('help')) {
-    await write(io.stdout, helpText(USAGE, TABLE))
-    return 0
-  }
-  const [source, extra] = positionals
-  if (!source) throw new UsageError('pull needs a URL or hf: name')
-  if (extra !== undefined) throw new UsageError(`unexpected argument '${extra}'`)
+  const [source = ''] = positionals
   const cache = readCache(parsed)
   if (cache === 'off') throw new UsageError('--cache off: then there is nothing to pull into')
   const identity = values.get('identity')?.[0]

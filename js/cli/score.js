@@ -8,27 +8,19 @@
 import { open, rename, rm } from 'node:fs/promises'
 import { BmError } from '../index.js'
 import { openModel } from './model-loading.js'
-import {
-  COMMON_OPTIONS,
-  helpText,
-  MODEL_OPTIONS,
-  parseOptions,
-  readIds,
-  readModelOptions,
-  UsageError,
-} from './options.js'
+import { COMMON_OPTIONS, MODEL_OPTIONS, readIds, readModelOptions, UsageError } from './options.js'
 import { write } from './output.js'
 
 /** @typedef {import('../index.js').BiMamba} BiMamba */
 /** @typedef {import('./output.js').Io} Io */
 
-const USAGE = `
+export const USAGE = `
 Usage: bimamba score [options] --tokens 1,2,3
 
 Prints JSON: logprobs[t] is the natural log of p(token t | the tokens before it), null for t = 0.
 The ids are taken as they are: no BOS is added.`
 
-const TABLE = {
+export const OPTIONS = {
   tokens: { value: 'IDS', help: 'token ids separated by commas' },
   logits: {
     value: 'FILE',
@@ -39,18 +31,11 @@ const TABLE = {
 }
 
 /**
- * @param {string[]} args
+ * @param {import('./options.js').ParsedOptions} parsed
  * @param {Io} io
  * @returns {Promise<number>} exit code
  */
-export async function run(args, io) {
-  const parsed = parseOptions(args, TABLE)
-  if (parsed.flags.has('help')) {
-    await write(io.stdout, helpText(USAGE, TABLE))
-    return 0
-  }
-  const [extra] = parsed.positionals
-  if (extra !== undefined) throw new UsageError(`unexpected argument '${extra}'`)
+export async function run(parsed, io) {
   const text = parsed.values.get('tokens')?.[0]
   if (text === undefined)
     throw new UsageError('--tokens is missing, want token ids separated by commas')

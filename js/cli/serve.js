@@ -9,9 +9,7 @@ import { serveModels } from '../serve/server.js'
 import { openModel } from './model-loading.js'
 import {
   COMMON_OPTIONS,
-  helpText,
   MODEL_OPTIONS,
-  parseOptions,
   readModelOptions,
   readNumber,
   UsageError,
@@ -20,7 +18,7 @@ import { withoutControls, write } from './output.js'
 
 /** @typedef {import('./output.js').Io} Io */
 
-const USAGE = `
+export const USAGE = `
 Usage: bimamba serve [options]
 
 Answers /v1/completions, /v1/chat/completions and /v1/models as OpenAI's API does, on 127.0.0.1 only.
@@ -32,7 +30,7 @@ const MOST_WAITING = 10000
 const MIB = 2 ** 20
 const MOST_BODY_MIB = 1024
 
-const TABLE = {
+export const OPTIONS = {
   port: { value: 'N', help: `default ${DEFAULT_PORT}; 0: one that is free` },
   name: { value: 'NAME', help: 'of the model in requests (default: that of its file)' },
   'allow-origin': {
@@ -53,18 +51,11 @@ const TABLE = {
 }
 
 /**
- * @param {string[]} args
+ * @param {import('./options.js').ParsedOptions} parsed
  * @param {Io} io
  * @returns {Promise<number>} exit code
  */
-export async function run(args, io) {
-  const parsed = parseOptions(args, TABLE)
-  if (parsed.flags.has('help')) {
-    await write(io.stdout, helpText(USAGE, TABLE))
-    return 0
-  }
-  const [extra] = parsed.positionals
-  if (extra !== undefined) throw new UsageError(`unexpected argument '${extra}'`)
+export async function run(parsed, io) {
   const { source, load } = readModelOptions(parsed)
   const options = serverOptions(parsed, io)
   const name = parsed.values.get('name')?.[0] ?? nameOf(source)

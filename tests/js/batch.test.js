@@ -257,8 +257,8 @@ test('says what is wrong with the command line and the files', async (t) => {
   const silent = await tinyModel({ tokenizer: null, bos: false })
   /** @type {[string[], number, RegExp][]} */
   const cases = [
-    [argsOf(), 2, /batch needs two files: IN\.jsonl and OUT\.jsonl/],
-    [argsOf(path('in.jsonl')), 2, /batch needs two files/],
+    [argsOf(), 2, /batch needs IN\.jsonl and OUT\.jsonl/],
+    [argsOf(path('in.jsonl')), 2, /batch needs IN/],
     [argsOf(path('in.jsonl'), path('o'), 'more'), 2, /unexpected argument 'more'/],
     [argsOf(path('in.jsonl'), path('./in.jsonl')), 2, /IN\.jsonl and OUT\.jsonl are one file/],
     [
