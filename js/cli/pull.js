@@ -19,7 +19,7 @@ Usage: bimamba pull [options] URL|hf:OWNER/REPO[@REVISION][/FILE]
 Downloads a packed model into the cache, or what of it is missing or damaged there. Every chunk is compared with its
 SHA-256. An interrupted pull goes on where it was.`
 
-export const ARGUMENTS = ['MODEL']
+export const ARGUMENTS = ['URL|hf:OWNER/REPO']
 
 export const OPTIONS = {
   cache: {

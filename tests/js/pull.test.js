@@ -75,7 +75,7 @@ test('a pull that fails says why in one line, and goes on the next time', async 
   const pinned = await bimamba(folder, 'pull', server.url('ok'), '--identity', '0'.repeat(64))
   assert.match(pinned.stderr, /want 0000/)
   for (const [args, pattern] of /** @type {[string[], RegExp][]} */ ([
-    [['pull'], /pull needs MODEL/],
+    [['pull'], /pull needs URL/],
     [['pull', 'a', 'b'], /unexpected argument 'b'/],
     [['pull', MODEL_FILE], /not on a server/],
     [['pull', 'hf:nothing'], /hf:OWNER\/REPO/],
