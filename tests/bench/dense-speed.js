@@ -2,16 +2,17 @@
  * `npm run bench:dense -- [--shape 780M] [--model FILE] [--text FILE] [--rounds 5] [--tokens 8] [--threads 1]`: what 1 bit saves, beside dense
  * projections of the same model in 16 bits, int8 and 4 bits.
  *
- * Owns two measurements. Speed: random weights of a published shape, all forms in memory, their tokens in turn, so that a machine
- * that drifts slows all of them; ratios are medians of ratios within a round. Loss: the 1-bit model written out as full weights, W =
+ * Owns two measurements. Speed: random weights in the model's shape and in a published one, all forms in memory, their tokens in turn, so that a
+ * machine that drifts slows all of them; ratios are medians of ratios within a round. Loss: the 1-bit model written out as full weights, W =
  * alpha * sign + beta, and stored in each form, over one text. That is the same function again, so it shows what storing loses,
- * and not what a model trained in full precision would gain. Without --text it is measured on stories written by models/training, with Python 3. Prints one JSON line for each form.
+ * and not what a model trained in full precision would gain. Without --text it is measured on stories written by models/training, with Python 3. Prints one JSON line for each
+ * shape and form.
  */
 
 import { execFileSync } from 'node:child_process'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { cpus, tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { randomModel, SHAPE_NAMES, syntheticConfig } from '../../js/bench/synthetic-model.js'
@@ -39,7 +40,7 @@ const median = (values) => values.toSorted((a, b) => a - b)[values.length >> 1] 
 function timeTokens(session, tokens) {
   const start = performance.now()
   for (let i = 0; i < tokens; i++) {
-    session.append([100 + i])
+    session.append([100 + (i % 1000)])
     session.logits(-1)
   }
   return (performance.now() - start) / tokens
@@ -52,10 +53,12 @@ function timePrompt(session) {
   return (performance.now() - start) / PROMPT
 }
 
+/** @typedef {import('../../js/format.js').ModelConfig} ModelConfig */
+
 /**
  * A model with its own engine, whose team of threads finds its size for this model's tokens.
  *
- * @param {string} shape
+ * @param {ModelConfig} shape of 1-bit projections
  * @param {Form} form
  * @param {number} threads
  */
@@ -63,14 +66,14 @@ async function openForm(shape, form, threads) {
   const core = await Core.create({ shared: threads > 1 })
   await core.startTeam(threads)
   const projection_dtype = DTYPES[form]
-  const config = { ...syntheticConfig(shape), ...(projection_dtype ? { projection_dtype } : {}) }
+  const config = { ...shape, ...(projection_dtype ? { projection_dtype } : {}) }
   const session = (await randomModel(core, config)).createSession({ maxChunk: PROMPT })
   const weightBytes = core.tensors(config).reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
   return { core, session, weightBytes, tokenMs: [0], promptMs: [0] }
 }
 
-/** @param {{ shape: string, rounds: number, tokens: number, threads: number }} job */
-async function measureSpeed({ shape, rounds, tokens, threads }) {
+/** @param {ModelConfig} shape @param {{ rounds: number, tokens: number, threads: number }} plan */
+async function measureSpeed(shape, { rounds, tokens, threads }) {
   const subjects = /** @type {Awaited<ReturnType<typeof openForm>>[]} */ ([])
   for (const form of FORMS) subjects.push(await openForm(shape, form, threads))
   // The first round warms the WebAssembly compiler up, lets the teams find their sizes, and is not counted.
@@ -161,14 +164,17 @@ if (!SHAPE_NAMES.includes(/** @type {'780M'} */ (values.shape))) {
 const text =
   values.text === undefined ? await writtenStories() : await readFile(values.text, 'utf8')
 const loss = await measureLoss(values.model, text)
-const speed = await measureSpeed({
-  shape: values.shape,
-  rounds: Number(values.rounds),
-  tokens: Number(values.tokens),
-  threads: Number(values.threads),
-})
-for (const [i, projections] of FORMS.entries()) {
-  const about = { shape: values.shape, threads: Number(values.threads), projections }
-  const machine = { machine: cpus()[0]?.model, date: new Date().toISOString().slice(0, 10) }
-  console.log(JSON.stringify({ ...about, ...speed[i], ...loss[i], ...machine }))
+const [rounds, tokens, threads] = [values.rounds, values.tokens, values.threads].map(Number)
+const about = { threads, machine: cpus()[0]?.model, date: new Date().toISOString().slice(0, 10) }
+
+/** @param {string} shape @param {ModelConfig} config @param {number} tokens @param {object[]} more for each form */
+async function printSpeed(shape, config, tokens, more = []) {
+  const plan = { rounds: Number(rounds), tokens, threads: Number(threads) }
+  for (const [i, speed] of (await measureSpeed(config, plan)).entries())
+    console.log(JSON.stringify({ shape, projections: FORMS[i], ...speed, ...more[i], ...about }))
 }
+
+const { config } = await BiMamba.inspect(values.model)
+// Its tokens take less time: more of them.
+await printSpeed(basename(values.model, '.safetensors'), config, 50 * Number(tokens), loss)
+await printSpeed(values.shape, syntheticConfig(values.shape), Number(tokens))
