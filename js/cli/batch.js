@@ -13,9 +13,10 @@ import { isSameFile, LineFile, readLines } from './line-file.js'
 import { openModel } from './model-loading.js'
 import {
   COMMON_OPTIONS,
+  FORMAT_OPTIONS,
   MODEL_OPTIONS,
   readModelOptions,
-  readSettings,
+  readTextSettings,
   settingOptions,
   UsageError,
 } from './options.js'
@@ -39,6 +40,7 @@ export const ARGUMENTS = ['IN.jsonl', 'OUT.jsonl']
 export const OPTIONS = {
   ...MODEL_OPTIONS,
   ...settingOptions(),
+  ...FORMAT_OPTIONS,
   seed: {
     value: 'N',
     help: 'line i, from 0, has the seed N + i unless it gives its own (default 0)',
@@ -57,7 +59,8 @@ export async function run(parsed, io) {
   const [input = '', output = ''] = parsed.positionals
   if (await isSameFile(input, output)) throw new UsageError('IN.jsonl and OUT.jsonl are one file')
   const shard = readShard(parsed.values.get('shard')?.[0] ?? '1/1')
-  const settings = { ...readSettings(parsed), seed: readSettings(parsed).seed ?? 0 }
+  const { seed = 0, ...rest } = await readTextSettings(parsed)
+  const settings = { ...rest, seed }
   const isStrict = parsed.flags.has('strict')
   const { source, load } = readModelOptions(parsed)
   const model = await openModel(source, load, io)

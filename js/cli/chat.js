@@ -11,9 +11,10 @@ import { suggest } from '../settings.js'
 import { openModel } from './model-loading.js'
 import {
   COMMON_OPTIONS,
+  FORMAT_OPTIONS,
   MODEL_OPTIONS,
   readModelOptions,
-  readSettings,
+  readTextSettings,
   settingOptions,
   UsageError,
 } from './options.js'
@@ -33,6 +34,7 @@ Ctrl-C stops a reply; at the prompt it ends the chat.`
 export const OPTIONS = {
   ...MODEL_OPTIONS,
   ...settingOptions(),
+  ...FORMAT_OPTIONS,
   system: { value: 'TEXT', help: 'what the model is told before the chat begins' },
   load: { value: 'NAME', help: 'go on with a chat that was saved' },
   sessions: { value: 'FOLDER', help: "where chats are saved (default: the user's data folder)" },
@@ -47,7 +49,7 @@ export const OPTIONS = {
 export async function run(parsed, io) {
   const value = (/** @type {string} */ name) => parsed.values.get(name)?.[0]
   const { source, load } = readModelOptions(parsed)
-  const { seed, ...settings } = readSettings(parsed)
+  const { seed, ...settings } = await readTextSettings(parsed)
   const folder = value('sessions')
   const store = new SessionStore(folder === undefined ? {} : { folder })
   const system = value('system')

@@ -11,10 +11,9 @@ import {
   COMMON_OPTIONS,
   FORMAT_OPTIONS,
   MODEL_OPTIONS,
-  readFormat,
   readIds,
   readModelOptions,
-  readSettings,
+  readTextSettings,
   settingOptions,
   UsageError,
 } from './options.js'
@@ -53,10 +52,8 @@ const MAX_STDIN_BYTES = 64 * 2 ** 20
  */
 export async function run(parsed, io) {
   const { source, load } = readModelOptions(parsed)
-  const settings = readSettings(parsed)
+  const settings = await readTextSettings(parsed)
   if (parsed.flags.has('no-bos')) settings.bos = false
-  const format = await readFormat(parsed)
-  if (format) settings.format = format
   const prompt = await readPrompt(parsed, io)
   // Read while the model loads. Not without BOS: a prompt is then other ids than the load would read.
   const early = settings.bos === undefined ? { prompt } : {}

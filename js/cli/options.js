@@ -182,10 +182,22 @@ export const FORMAT_OPTIONS = {
 }
 
 /**
+ * Of a table with `settingOptions()` and `FORMAT_OPTIONS`.
+ * @param {ParsedOptions} parsed
+ * @returns {Promise<import('../settings.js').GenerateOptions>}
+ * @throws {BmError} `argument`, `io`
+ */
+export async function readTextSettings(parsed) {
+  const settings = readSettings(parsed)
+  const format = await readFormat(parsed)
+  return format ? { ...settings, format } : settings
+}
+
+/**
  * @param {ParsedOptions} parsed
  * @returns {Promise<import('../settings.js').GenerateOptions['format'] | null>}
  */
-export async function readFormat({ values }) {
+async function readFormat({ values }) {
   const given = Object.keys(FORMAT_OPTIONS).filter((name) => values.has(name))
   const [name] = given
   if (name === undefined) return null
@@ -264,7 +276,7 @@ export function settingOptions() {
  * @returns {import('../settings.js').GenerateOptions}
  * @throws {BmError} `argument` for a value out of range, named as on the command line
  */
-export function readSettings({ values }) {
+function readSettings({ values }) {
   /** @type {import('../settings.js').GenerateOptions} */
   const settings = {}
   for (const name of /** @type {(keyof typeof SETTING_HELP)[]} */ (Object.keys(SETTING_HELP))) {

@@ -101,6 +101,17 @@ test('each line is what the API gives for its prompt, options and seed', async (
   await chat.close()
 })
 
+test('texts of a format: of the run, and of a line', async (t) => {
+  const folder = await tempFolder(t)
+  const [input, output] = [join(folder, 'in.jsonl'), join(folder, 'out.jsonl')]
+  writeFileSync(input, asLines([{ prompt: 'Once' }, { prompt: 'Once', format: { regex: 'c+d' } }]))
+  const { status } = await runCommand(argsOf(input, output, '--regex', '[ab]{4}'))
+  assert.equal(status, 0)
+  const [first, second] = answersOf(output)
+  assert.match(first.text, /^[ab]{4}$/)
+  assert.match(second.text, /^c+d$/)
+})
+
 test('a run that is killed again and again ends with the file of one that is not', async (t) => {
   const folder = await tempFolder(t)
   const path = (/** @type {string} */ name) => join(folder, name)

@@ -347,6 +347,8 @@ test('chat: a reply to each line; save, undo, again, fork and back', () => {
     told.stderr,
     /saved as one: \d+ tokens\nin fork 1; \/back returns\nback where the fork was\ntaken back: hello\n {2}20[-\d]+ [\d:]+ .* MB {2}one\n$/,
   )
+  const formed = chat(['hello', 'and?'], ['--regex', '(yes|no), \\w{3}'])
+  assert.match(formed.stdout, /^((yes|no), \w{3}\n){2}$/)
   // After all that the chat goes on as one that was never left.
   assert.ok(told.stdout.endsWith(plain.stdout))
   const loaded = chat(['and?'], ['--load', 'one'])
