@@ -30,6 +30,9 @@ import { BmError, reasonOf } from './errors.js'
  * @property {(reason: string, cause?: unknown) => void} onDeath  at most once; not after `terminate`
  */
 
+/** Of this file, for what bundlers must not take for something to copy. */
+const HERE = import.meta.url
+
 /** @param {string} id @returns {unknown} the builtin module, or null outside Node */
 function builtin(id) {
   const host = globalThis.process
@@ -137,35 +140,9 @@ export function absoluteUrl(url) {
  * @throws {BmError} `argument` for a URL that no worker can have; `unsupported` when that is the package's own
  */
 export function startWorker(url, events) {
-  const threads = /** @type {WorkerThreads | null} */ (builtin('node:worker_threads'))
-  try {
-    if (threads) return nodeWorker(threads, url ?? './worker.js', events)
-    // Bundlers look for exactly this expression, options included: keep it in one piece.
-    const worker = url
-      ? new Worker(url, { type: 'module' })
-      : new Worker(new URL('./worker.js', import.meta.url), { type: 'module' })
-    return webWorker(worker, url ?? "the package's worker.js", events)
-  } catch (cause) {
-    throw notStarted('workerUrl', url, cause)
-  }
-}
-
-/**
- * Browsers start no worker from another origin, so not from a package that comes from a server of packages.
- *
- * @param {string} option
- * @param {string | URL | undefined} url
- * @param {unknown} cause
- */
-function notStarted(option, url, cause) {
-  const reason = reasonOf(cause)
-  return url
-    ? new BmError('argument', `${option}: no worker starts from ${url}: ${reason}`, { cause })
-    : new BmError(
-        'unsupported',
-        `no worker starts from the package's own place (give ${option} or inline): ${reason}`,
-        { cause },
-      )
+  // Bundlers look for exactly this expression, options included: keep it in one piece.
+  const own = () => new Worker(new URL('./worker.js', import.meta.url), { type: 'module' })
+  return startScript({ option: 'workerUrl', file: './worker.js', own }, url, events)
 }
 
 /**
@@ -175,16 +152,50 @@ function notStarted(option, url, cause) {
  * @throws {BmError} as `startWorker` does
  */
 export function startHelper(url, events) {
+  const own = () => new Worker(new URL('./thread.js', import.meta.url), { type: 'module' })
+  return startScript({ option: 'threadUrl', file: './thread.js', own }, url, events)
+}
+
+/**
+ * @param {{ option: string, file: string, own: () => Worker }} script of the package, and what gives another
+ * @param {string | URL | undefined} url
+ * @param {WorkerEvents} events
+ * @returns {WorkerHandle}
+ */
+function startScript({ option, file, own }, url, events) {
   const threads = /** @type {WorkerThreads | null} */ (builtin('node:worker_threads'))
   try {
-    if (threads) return nodeWorker(threads, url ?? './thread.js', events)
-    const worker = url
-      ? new Worker(url, { type: 'module' })
-      : new Worker(new URL('./thread.js', import.meta.url), { type: 'module' })
-    return webWorker(worker, url ?? "the package's thread.js", events)
+    if (threads) return nodeWorker(threads, url ?? file, events)
+    const relay = relayTo(url ?? new URL(file, HERE))
+    const place = relay ?? url
+    const worker = place ? new Worker(place, { type: 'module' }) : own()
+    const name = String(url ?? new URL(file, HERE))
+    const advice = `: it is of another origin, which must allow this page to use it, and this page's policy workers from blob:; or give ${option} or inline`
+    return webWorker(worker, { name: name + (relay ? advice : ''), relay }, events)
   } catch (cause) {
-    throw notStarted('threadUrl', url, cause)
+    const reason = reasonOf(cause)
+    const [code, from] = url
+      ? [/** @type {const} */ ('argument'), `${option}: no worker starts from ${url}`]
+      : [
+          /** @type {const} */ ('unsupported'),
+          `no worker starts from the package's own place (give ${option} or inline)`,
+        ]
+    throw new BmError(code, `${from}: ${reason}`, { cause })
   }
+}
+
+/**
+ * Browsers start no worker from another origin, where the package is when a page imports it from a server of packages. But a worker of the page's own
+ * may import from there, if that server allows it, as those do.
+ *
+ * @param {string | URL} url
+ * @returns {string | null} of a script that imports this one; null: it is of this origin
+ */
+function relayTo(url) {
+  const { origin, protocol, href } = new URL(url)
+  if (!protocol.startsWith('http') || origin === globalThis.origin) return null
+  const type = 'text/javascript'
+  return URL.createObjectURL(new Blob([`import ${JSON.stringify(href)}`], { type }))
 }
 
 /** Whether this thread can share memory with others, and may wait for them: a page's own thread may not. */
@@ -213,33 +224,34 @@ export function describeMachine() {
 
 /**
  * @param {Worker} worker
- * @param {string | URL} script for messages
+ * @param {{ name: string, relay: string | null }} script  name: for messages; relay: a URL to be given up at the end
  * @param {WorkerEvents} events
  * @returns {WorkerHandle}
  */
-function webWorker(worker, script, events) {
+function webWorker(worker, { name, relay }, events) {
   let alive = true
+  const end = () => {
+    alive = false
+    worker.terminate()
+    if (relay) URL.revokeObjectURL(relay)
+  }
   /** @param {string} reason @param {unknown} [cause] */
   const died = (reason, cause) => {
     if (!alive) return
-    alive = false
-    worker.terminate()
+    end()
     events.onDeath(reason, cause)
   }
   worker.onmessage = (event) => events.onMessage(event.data)
   worker.onmessageerror = () => died('a message from it could not be read')
   worker.onerror = (event) => {
     event.preventDefault() // or the page would report it as an error that nobody caught
-    died(event.message || `${script} could not be started`, event.error)
+    died(event.message || `no worker starts from ${name}`, event.error)
   }
   return {
     post: (message, transfer = []) => worker.postMessage(message, transfer),
     hold: () => {},
     release: () => {},
-    terminate: async () => {
-      alive = false
-      worker.terminate()
-    },
+    terminate: async () => end(),
   }
 }
 
@@ -250,10 +262,8 @@ function webWorker(worker, script, events) {
  * @returns {WorkerHandle}
  */
 function nodeWorker(threads, url, events) {
-  // A variable base: bundlers that copy `new URL('...', import.meta.url)` must not copy the worker a second time.
-  const here = import.meta.url
   // Flags of the program (`node --input-type=module -e ...`) are not for the worker.
-  const worker = new threads.Worker(new URL(url, here), { execArgv: [] })
+  const worker = new threads.Worker(new URL(url, HERE), { execArgv: [] })
   let alive = true
   /** @param {string} reason @param {unknown} [cause] */
   const died = (reason, cause) => {

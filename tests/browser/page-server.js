@@ -22,6 +22,11 @@ const TYPES = {
 const policyOf = (connect) =>
   `default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src ${connect}; img-src data:`
 
+const FOR_OTHERS = {
+  'Access-Control-Allow-Origin': '*',
+  'Cross-Origin-Resource-Policy': 'cross-origin',
+}
+
 const ISOLATION = {
   'Cross-Origin-Opener-Policy': 'same-origin',
   'Cross-Origin-Embedder-Policy': 'require-corp',
@@ -32,11 +37,12 @@ const ISOLATION = {
  * @param {Record<string, string>} site.folders first folder of the URL's path -> folder on disk
  * @param {boolean} [site.isolated] send the headers of cross-origin isolation
  * @param {string} [site.connect] where the policy lets pages fetch from; default: here
+ * @param {boolean} [site.forOthers] allow other origins to use it, as a server of packages does
  * @param {string | null} [site.policy] another Content-Security-Policy; null: none
  * @returns {Promise<{ url: string, close: () => Promise<void> }>} url ends without a slash
  */
 export async function startPageServer({ folders, isolated = false, connect = "'self'", ...site }) {
-  const { policy = policyOf(connect) } = site
+  const { policy = policyOf(connect), forOthers = false } = site
   const server = createServer((request, response) => {
     const path = normalize(decodeURIComponent(new URL(request.url ?? '/', 'http://host').pathname))
     const [, first = '', ...rest] = path.split('/')
@@ -52,6 +58,7 @@ export async function startPageServer({ folders, isolated = false, connect = "'s
       ...(policy === null ? {} : { 'Content-Security-Policy': policy }),
       'Cache-Control': 'no-store',
       ...(isolated ? ISOLATION : {}),
+      ...(forOthers ? FOR_OTHERS : {}),
     })
     createReadStream(file).pipe(response)
   })

@@ -47,11 +47,7 @@ before(async () => {
   await mkdir(models)
   await copyFile(MODEL_FILE, join(models, 'good.safetensors'))
   await writeDamagedModels(models)
-  const folders = {
-    page: new URL('.', import.meta.url).pathname,
-    package: join(installed.project, 'node_modules/bimamba'),
-    models,
-  }
+  const folders = foldersOf(installed)
   plain = await startPageServer({ folders })
   isolatedServer = await startPageServer({ folders, isolated: true })
   browser = await launchChromium()
@@ -63,6 +59,15 @@ after(async () => {
   await isolatedServer?.close()
   await installed?.remove()
 })
+
+/** @param {{ project: string }} installed */
+function foldersOf({ project }) {
+  return {
+    page: new URL('.', import.meta.url).pathname,
+    package: join(project, 'node_modules/bimamba'),
+    models: join(project, 'models'),
+  }
+}
 
 /**
  * One file that ends early, and one with a single bit of its last weights turned.
@@ -215,20 +220,57 @@ async function findLoadError({ file, options }) {
   }
 }
 
-test('a worker of another origin is refused with a reason', async () => {
-  const { page } = await openPage(plain)
-  const workerUrl = `${isolatedServer.url}/package/js/worker.js`
-  const options = { workerUrl }
-  const found = await page.evaluate(findLoadError, { file: 'good.safetensors', options })
-  assert.equal(found.code, 'argument', `${found.name}: ${found.message}`)
-  assert.ok(found.message.startsWith(`workerUrl: no worker starts from ${workerUrl}: `))
-  await page.close()
+for (const isolated of [false, true]) {
+  test(`a page that imports the package from another origin, ${isolated ? 'isolated, with threads' : 'as it is'}`, async (t) => {
+    const folders = foldersOf(installed)
+    const packages = await startPageServer({ folders, forOthers: true, policy: null })
+    const own = await startPageServer({ folders, isolated, policy: null })
+    t.after(() => Promise.all([packages.close(), own.close()]))
+    const { page, complaints } = await openPage(own)
+    const found = await page.evaluate(
+      async ({ entry, prompt, options }) => {
+        const { BiMamba } = /** @type {Package} */ (await import(entry))
+        let text = ''
+        const model = await BiMamba.load('../models/good.safetensors', { threads: 2 })
+        for await (const piece of model.generate(prompt, options)) text += piece
+        const { info } = model
+        await model.close()
+        return { text, threads: info.threads, store: info.cache?.store }
+      },
+      { entry: `${packages.url}/package/js/index.js`, prompt: PROMPT, options: OPTIONS },
+    )
+    assert.equal(found.text, await generateInNode())
+    assert.deepEqual([found.threads, found.store], [isolated ? 2 : 1, 'opfs'])
+    assert.equal(await workersLeft(page), 0)
+    assert.deepEqual(complaints, [])
+    await page.close()
+  })
+}
+
+test('a worker of another origin that the page, or that origin, does not allow: a reason', async () => {
+  for (const [server, workerUrl] of [
+    [plain, `${isolatedServer.url}/package/js/worker.js`],
+    [isolatedServer, `${plain.url}/package/js/worker.js`],
+  ]) {
+    const { page } = await openPage(/** @type {PageServer} */ (server))
+    const request = { file: 'good.safetensors', options: { workerUrl } }
+    const { code, message } = await page.evaluate(findLoadError, request)
+    assert.equal(code, 'internal', message)
+    assert.ok(
+      message.includes(`no worker starts from ${workerUrl}: it is of another origin`),
+      message,
+    )
+    await page.close()
+  }
 })
 
 test('a script that is not there, or throws, is one error with its name, and no other', async () => {
   for (const [options, names] of /** @type {const} */ ([
-    [{ workerUrl: '../page/missing.js' }, /worker died: http:.*missing\.js could not be started$/],
-    [{ threadUrl: '../page/missing.js', threads: 2 }, /thread .*died: .*missing\.js could not be/],
+    [{ workerUrl: '../page/missing.js' }, /worker died: no worker starts from http:.*missing\.js$/],
+    [
+      { threadUrl: '../page/missing.js', threads: 2 },
+      /thread .*died: no worker starts from .*missing\.js$/,
+    ],
     [{ workerUrl: '../package/js/thread.js' }, /worker died: .*TypeError/],
   ])) {
     const { page, complaints } = await openPage(isolatedServer)
