@@ -11,7 +11,7 @@
 import { BmError } from './errors.js'
 import { withName } from './file-header.js'
 
-/** @typedef {import('./source.js').ModelFile} ModelFile */
+/** @typedef {import('./source-opening.js').ModelFile} ModelFile */
 /** @typedef {import('./format.js').PackedHeader} PackedHeader */
 /** @typedef {import('./format.js').PackedTensor} PackedTensor */
 /** @typedef {import('./core.js').Core} Core */

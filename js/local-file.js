@@ -6,9 +6,10 @@
  */
 
 import { ChunkMap } from './chunk-map.js'
-import { BmError, reasonOf } from './errors.js'
+import { BmError } from './errors.js'
 import { readHeader } from './file-header.js'
 import { fileSystem } from './platform.js'
+import { readBlob } from './source.js'
 
 /** @typedef {import('./download.js').TakeChunk} TakeChunk */
 /** @typedef {import('./format.js').PackedHeader} PackedHeader */
@@ -157,15 +158,6 @@ export function blobReader(blob) {
       return piece.length
     },
     close: async () => {},
-  }
-}
-
-/** @param {Blob} blob @param {number} start @param {number} end @returns {Promise<Uint8Array<ArrayBuffer>>} */
-export async function readBlob(blob, start, end) {
-  try {
-    return new Uint8Array(await blob.slice(start, end).arrayBuffer())
-  } catch (cause) {
-    throw new BmError('io', `the Blob cannot be read: ${reasonOf(cause)}`, { cause })
   }
 }
 

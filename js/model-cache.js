@@ -5,13 +5,11 @@
  * engine's thread that does.
  */
 
-import { openStores } from './cache/stores.js'
 import { BmError } from './errors.js'
 import { absoluteUrl, askToPersist } from './platform.js'
 import { RemoteEngine } from './remote.js'
 import { checkNames, checkPull } from './settings.js'
 import { describeSource } from './source.js'
-import { pullModel } from './startup.js'
 
 /** @typedef {import('./settings.js').FetchSettings} FetchSettings */
 /** @typedef {import('./source.js').ModelSource} ModelSource */
@@ -111,7 +109,7 @@ export class ModelCache {
       ...(wasmUrl === undefined ? {} : { wasmUrl: absoluteUrl(wasmUrl) }),
     }
     const pulled = inline
-      ? await pullModel(descriptor, request, { onProgress, signal })
+      ? await (await import('./startup.js')).pullModel(descriptor, request, { onProgress, signal })
       : /** @type {import('./startup.js').Pulled} */ (
           await RemoteEngine.once(
             { kind: 'pull', source: descriptor, options: request },
@@ -146,6 +144,7 @@ export class ModelCache {
 /** @param {CacheOptions} options @param {string} where */
 async function open(options, where) {
   checkNames(options, ['cacheFolder'], where)
+  const { openStores } = await import('./cache/stores.js')
   const { stores } = await openStores(
     options.cacheFolder === undefined ? {} : { folder: options.cacheFolder },
   )

@@ -24,7 +24,6 @@ import {
   checkSignal,
 } from './settings.js'
 import { describeSource } from './source.js'
-import { inspectModel, startEngine } from './startup.js'
 
 /** @typedef {import('./settings.js').GenerateOptions} GenerateOptions */
 /** @typedef {import('./settings.js').LoadOptions} LoadOptions */
@@ -33,6 +32,9 @@ import { inspectModel, startEngine } from './startup.js'
 /** @typedef {import('./source.js').ModelSource} ModelSource */
 /** @typedef {import('./generate.js').Stats} Stats */
 /** @typedef {import('./generate.js').Scored} Scored */
+
+/** What only an engine in this thread needs: a page that has it in a worker does not load that. */
+const engineHere = () => import('./startup.js')
 
 /** As many ids as an array of them may have. */
 const MOST_READ = 2 ** 28
@@ -94,7 +96,7 @@ export class BiMamba {
     const descriptor = describeSource(source, checked.fetch)
     const worker = workerUrl === undefined ? undefined : absoluteUrl(workerUrl)
     const engine = inline
-      ? await startEngine(descriptor, engineOptions, { onProgress, signal })
+      ? await (await engineHere()).startEngine(descriptor, engineOptions, { onProgress, signal })
       : await RemoteEngine.load(descriptor, engineOptions, {
           workerUrl: worker,
           onProgress,
@@ -130,7 +132,7 @@ export class BiMamba {
       download,
       ...(wasmUrl === undefined ? {} : { wasmUrl: absoluteUrl(wasmUrl) }),
     }
-    if (inline) return inspectModel(descriptor, request, { signal })
+    if (inline) return (await engineHere()).inspectModel(descriptor, request, { signal })
     const job = /** @type {const} */ ({ kind: 'inspect', source: descriptor, options: request })
     const worker = workerUrl === undefined ? undefined : absoluteUrl(workerUrl)
     const found = await RemoteEngine.once(job, { workerUrl: worker, signal })

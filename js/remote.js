@@ -7,9 +7,9 @@
  */
 
 import { BmError } from './errors.js'
-import { startWorker } from './platform.js'
 import { shareSource } from './source.js'
 import { unpackError } from './wire.js'
+import { startThread } from './worker-handle.js'
 
 /** @typedef {import('./wire.js').Answer} Answer */
 /** @typedef {import('./wire.js').Request} Request */
@@ -32,6 +32,13 @@ import { unpackError } from './wire.js'
 
 /** @typedef {{ workerUrl?: string | undefined, onProgress?: ((progress: never) => void) | undefined, signal?: AbortSignal | undefined }} RemoteControl */
 
+/** @type {import('./worker-handle.js').ThreadScript} */
+const SCRIPT = {
+  ...{ option: 'workerUrl', file: './worker.js' },
+  // Bundlers look for exactly this expression, options included: keep it in one piece.
+  own: () => new Worker(new URL('./worker.js', import.meta.url), { type: 'module' }),
+}
+
 /** So long an aborted load may take to end by itself, ms. */
 const GRACE_MS = 150
 
@@ -53,7 +60,7 @@ export class RemoteEngine {
 
   /** @param {string | undefined} workerUrl */
   constructor(workerUrl) {
-    this.#worker = startWorker(workerUrl, {
+    this.#worker = startThread(SCRIPT, workerUrl, {
       onMessage: (message) => this.#receive(/** @type {Answer} */ (message)),
       onDeath: (reason, cause) =>
         this.#end(new BmError('internal', `the engine's worker died: ${reason}`, { cause })),

@@ -1,26 +1,14 @@
 /**
- * What a caller may give as a model, and how each is opened: a URL, a path, bytes in memory, a Blob, a file handle.
+ * What a caller may give as a model: a URL, a path, bytes in memory, a Blob, a file handle.
  *
  * Owns telling them apart, and what crosses to the engine's thread in their place. Knows nothing about the format.
- * The idea: a source is described by plain data that can cross to a worker (`describeSource`), and opened where the
- * engine is (`openSource`). Bytes in memory do not cross: the engine pulls them piece by piece, so that there is
+ * The idea: a source is described by plain data that can cross to a worker, and opened where the engine is
+ * (js/source-opening.js). Bytes in memory do not cross: the engine pulls them piece by piece, so that there is
  * never a second whole copy and the caller keeps its own. Nor do Node's Blobs, of which some cannot.
  */
 
-import { openStores } from './cache/stores.js'
-import { Download } from './download.js'
 import { BmError, reasonOf } from './errors.js'
-import { fetchThrough, serveFetch } from './fetch-port.js'
-import { HttpFile } from './http-file.js'
-import { LoadMeter } from './load-meter.js'
-import {
-  blobReader,
-  bytesReader,
-  LocalFile,
-  pathReader,
-  portReader,
-  readBlob,
-} from './local-file.js'
+import { serveFetch } from './fetch-port.js'
 import {
   absoluteUrl,
   blobOfUrl,
@@ -29,10 +17,7 @@ import {
   pathOfUrl,
   resolvePath,
 } from './platform.js'
-import { RemoteFile } from './remote-file.js'
-import { StoredCopy } from './stored-copy.js'
 
-/** @typedef {import('./local-file.js').LocalReader} LocalReader */
 /** @typedef {import('./http-file.js').Fetch} Fetch */
 /** @typedef {import('./download.js').DownloadOptions} DownloadOptions */
 
@@ -59,8 +44,6 @@ import { StoredCopy } from './stored-copy.js'
  *
  * @typedef {DownloadOptions & { headers: Record<string, string>, stallTimeoutMs: number, cacheFolder?: string }} FetchOptions
  */
-
-/** @typedef {LocalFile | Download} ModelFile */
 
 const HUB = 'https://huggingface.co'
 const HUB_FILE = 'model.safetensors'
@@ -199,8 +182,8 @@ function servePort(name, readRange) {
   return { descriptor, transfer: [port2], close: () => port1.close() }
 }
 
-/** @param {NodeFileHandle} file @param {number} start @param {Uint8Array} target @returns {Promise<number>} */
-async function readFile(file, start, target) {
+/** @param {NodeFileHandle} file @param {number} start @param {Uint8Array} target @returns {Promise<number>} bytes read, fewer at its end */
+export async function readFile(file, start, target) {
   for (let filled = 0; ; ) {
     if (filled === target.length) return filled
     const { bytesRead } = await file.read(target, filled, target.length - filled, start + filled)
@@ -209,105 +192,11 @@ async function readFile(file, start, target) {
   }
 }
 
-/**
- * @param {SourceDescriptor} descriptor
- * @param {object} [control]
- * @param {FetchOptions} [control.options] of remote files; default: no cache
- * @param {LoadMeter} [control.meter]
- * @param {AbortSignal | undefined} [control.signal]
- * @returns {Promise<ModelFile>} the caller closes it
- */
-export async function openSource(descriptor, { options, meter, signal } = {}) {
-  const progress = meter ?? new LoadMeter(undefined)
-  if (descriptor.kind === 'http') {
-    return openDownload(descriptor, options ?? NO_CACHE, progress, signal)
-  }
-  return new LocalFile(() => openReader(descriptor, signal), progress, signal)
-}
-
-/** @type {FetchOptions} */
-const NO_CACHE = {
-  cache: 'off',
-  identity: null,
-  streams: 4,
-  retries: 4,
-  retryDelayMs: 500,
-  stallTimeoutMs: 20000,
-  headers: {},
-}
-
-/**
- * @param {Extract<SourceDescriptor, { kind: 'http' }>} descriptor
- * @param {FetchOptions} options
- * @param {LoadMeter} meter
- * @param {AbortSignal | undefined} signal
- */
-async function openDownload({ url, fetch, fetchPort }, options, meter, signal) {
-  const { headers, stallTimeoutMs, cacheFolder, cache } = options
-  const own = fetchPort ? fetchThrough(fetchPort) : fetch
-  const http = new HttpFile(url, {
-    fetch: own ?? ((/** @type {string} */ at, init) => globalThis.fetch(at, init)),
-    headers,
-    stallTimeoutMs,
-    // What we keep ourselves the browser need not keep a second time.
-    cache: cache === 'off' ? 'default' : 'no-store',
-  })
-  const folder = cacheFolder === undefined ? {} : { folder: cacheFolder }
-  const { stores, refusals } =
-    cache === 'off' ? { stores: [], refusals: [] } : await openStores(folder)
-  const copy = new StoredCopy(url, stores, refusals)
-  const { identity, retries, retryDelayMs } = options
-  const file = new RemoteFile(http, { identity, limits: { retries, retryDelayMs }, signal })
-  return new Download({ file, copy, options, meter, signal })
-}
-
-/**
- * @param {Exclude<SourceDescriptor, { kind: 'http' }>} descriptor
- * @param {AbortSignal | undefined} signal
- * @returns {Promise<LocalReader>}
- */
-async function openReader(descriptor, signal) {
-  switch (descriptor.kind) {
-    case 'fetched':
-      return blobReader(await fetchBlob(descriptor.url, signal))
-    case 'path':
-      return pathReader(descriptor.path)
-    case 'blob':
-      return blobReader(descriptor.blob)
-    case 'handle':
-      return blobReader(await fileOf(descriptor.handle))
-    case 'file': {
-      const { file } = descriptor
-      const read = (/** @type {number} */ start, /** @type {Uint8Array} */ target) =>
-        readFile(file, start, target).catch((cause) => {
-          throw new BmError('io', `the file cannot be read: ${reasonOf(cause)}`, { cause })
-        })
-      return { name: 'the file', read, close: async () => {} }
-    }
-    case 'bytes':
-      return bytesReader(descriptor.bytes)
-    case 'port':
-      return portReader(descriptor.port, descriptor.name)
-  }
-}
-
-/** @param {string} url with the scheme data: or blob: @param {AbortSignal | undefined} signal */
-async function fetchBlob(url, signal) {
+/** @param {Blob} blob @param {number} start @param {number} end @returns {Promise<Uint8Array<ArrayBuffer>>} */
+export async function readBlob(blob, start, end) {
   try {
-    const response = await fetch(url, signal ? { signal } : {})
-    return await response.blob()
+    return new Uint8Array(await blob.slice(start, end).arrayBuffer())
   } catch (cause) {
-    signal?.throwIfAborted()
-    // A data: URL can be megabytes long.
-    throw new BmError('network', `GET ${url.slice(0, 100)}: ${reasonOf(cause)}`, { cause })
-  }
-}
-
-/** @param {FileSystemFileHandle} handle */
-async function fileOf(handle) {
-  try {
-    return await handle.getFile()
-  } catch (cause) {
-    throw new BmError('io', `${handle.name}: cannot be read: ${reasonOf(cause)}`, { cause })
+    throw new BmError('io', `the Blob cannot be read: ${reasonOf(cause)}`, { cause })
   }
 }

@@ -18,7 +18,7 @@ import { coreCount, mayHaveThreads } from './platform.js'
 import { promptIds } from './prompt-ids.js'
 import { FileChanged } from './remote-file.js'
 import { checkIds } from './settings.js'
-import { openSource } from './source.js'
+import { openSource } from './source-opening.js'
 import { createTokenizer } from './tokenizer.js'
 
 /** @typedef {import('./engine.js').EngineOptions} EngineOptions */
@@ -26,7 +26,7 @@ import { createTokenizer } from './tokenizer.js'
 /** @typedef {import('./format.js').PackedHeader} PackedHeader */
 /** @typedef {import('./load-meter.js').Progress} Progress */
 /** @typedef {import('./source.js').SourceDescriptor} SourceDescriptor */
-/** @typedef {import('./source.js').ModelFile} ModelFile */
+/** @typedef {import('./source-opening.js').ModelFile} ModelFile */
 /** @typedef {{ onProgress?: ((progress: Progress) => void) | undefined, signal?: AbortSignal | undefined }} StartControl */
 
 /** Files below this have too little work in a token to share it. */

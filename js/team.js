@@ -7,11 +7,18 @@
  */
 
 import { BmError } from './errors.js'
-import { startHelper } from './platform.js'
 import { TeamSize } from './team-size.js'
+import { startThread } from './worker-handle.js'
 
-/** @typedef {import('./platform.js').WorkerHandle} WorkerHandle */
+/** @typedef {import('./worker-handle.js').WorkerHandle} WorkerHandle */
 /** @typedef {(name: string, ...args: number[]) => number} Call of an export of the engine's own instance */
+
+/** @type {import('./worker-handle.js').ThreadScript} */
+const SCRIPT = {
+  ...{ option: 'threadUrl', file: './thread.js' },
+  // Bundlers look for exactly this expression, options included: keep it in one piece.
+  own: () => new Worker(new URL('./thread.js', import.meta.url), { type: 'module' }),
+}
 
 export class Team {
   #call
@@ -84,7 +91,7 @@ export class Team {
     return new Promise((resolve, reject) => {
       const stack = this.#call('thread_stack')
       if (stack === 0) throw new BmError('memory', 'no memory for the stack of a thread')
-      const helper = startHelper(threadUrl, {
+      const helper = startThread(SCRIPT, threadUrl, {
         onMessage: () => {
           helper.release()
           resolve()

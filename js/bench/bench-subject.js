@@ -10,7 +10,7 @@ import { Core } from '../core.js'
 import { BmError } from '../errors.js'
 import { loadModel } from '../loader.js'
 import { breathe } from '../platform.js'
-import { openSource } from '../source.js'
+import { openSource } from '../source-opening.js'
 import { randomModel, syntheticConfig } from './synthetic-model.js'
 
 /** @typedef {import('../core-session.js').CoreSession} CoreSession */

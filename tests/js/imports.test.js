@@ -24,15 +24,24 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 /** @type {Row[]} */
 const JS_LAW = [
   { layer: 'errors', files: /^js\/errors\.js$/, mayImport: [] },
-  { layer: 'platform', files: /^js\/platform\.js$/, mayImport: ['errors', 'thread', 'worker'] },
+  {
+    layer: 'platform',
+    files: /^js\/(platform|worker-handle)\.js$/,
+    mayImport: ['platform', 'errors'],
+  },
   {
     layer: 'core',
     files:
       /^js\/(core|core-draft|core-logits|core-model|core-prompt|core-sampler|core-session|check-integer|team|team-size|wasm-module)\.js$/,
-    mayImport: ['core', 'platform', 'errors', 'wasm module'],
+    mayImport: ['core', 'thread', 'platform', 'errors', 'wasm module'],
   },
   { layer: 'thread', files: /^js\/thread\.js$/, mayImport: ['platform'] },
   { layer: 'worker', files: /^js\/worker\.js$/, mayImport: ['package', 'bench', 'platform'] },
+  {
+    layer: 'remote',
+    files: /^js\/remote\.js$/,
+    mayImport: ['worker', 'package', 'platform', 'errors'],
+  },
   { layer: 'index', files: /^js\/index\.js$/, mayImport: ['package', 'errors'] },
   { layer: 'cache', files: /^js\/cache\//, mayImport: ['cache', 'platform', 'errors'] },
   { layer: 'grammar', files: /^js\/grammar\//, mayImport: ['grammar', 'errors'] },
@@ -69,7 +78,17 @@ const JS_LAW = [
   {
     layer: 'package',
     files: /^js\/[^/]+\.js$/,
-    mayImport: ['package', 'core', 'cache', 'gpu', 'grammar', 'platform', 'errors', 'library'],
+    mayImport: [
+      'package',
+      'remote',
+      'core',
+      'cache',
+      'gpu',
+      'grammar',
+      'platform',
+      'errors',
+      'library',
+    ],
   },
   { layer: 'web', files: /^web\//, mayImport: ['web', 'index'] },
   { layer: 'scripts', files: /^scripts\//, mayImport: ['scripts'] },
@@ -229,6 +248,24 @@ test('the law finds a wrong import', () => {
     findJsImports(code).map(({ name }) => name),
     ['./a.js', './b.js', './c.js', './d.js'],
   )
+})
+
+/** @param {string} path of a JavaScript file @param {Set<string>} [seen] @returns {Set<string>} it, and all that it leads to */
+function reachOf(path, seen = new Set()) {
+  if (seen.has(path) || !path.endsWith('.js')) return seen
+  seen.add(path)
+  for (const { name } of findJsImports(readCode(path)))
+    if (name.startsWith('.')) reachOf(normalize(join(dirname(path), name)), seen)
+  return seen
+}
+
+test('no script of a thread leads back to itself: bundlers follow them, and some refuse a circle', () => {
+  const [page, worker, thread] = ['js/index.js', 'js/worker.js', 'js/thread.js'].map((path) =>
+    reachOf(path),
+  )
+  assert.ok(page?.has('js/worker.js') && worker?.has('js/thread.js'))
+  assert.ok(!worker.has('js/remote.js') && !worker.has('js/index.js'))
+  assert.ok(thread && !thread.has('js/team.js') && thread.size < 5)
 })
 
 test('only js/core.js touches the memory, and few files know WebAssembly', () => {
