@@ -298,8 +298,8 @@ function readByteLevel(root, vocab) {
   if ((pre.use_regex ?? true) !== true) throw bad('pre_tokenizer.use_regex', pre.use_regex, 'true')
   const decoder = root.decoder
   if (!isObject(decoder) || decoder.type !== 'ByteLevel') throw bad('decoder', decoder, 'ByteLevel')
-  for (const [character] of byteCharacters()) {
-    if (!vocab.has(character))
+  for (const [character, byte] of byteCharacters()) {
+    if (isInUtf8(byte) && !vocab.has(character))
       throw bad('model.vocab', 'no', `the token ${quote(character)}, which stands for a byte`)
   }
   return { shape: 'bytelevel', prefix: 'never', nfc }
@@ -376,6 +376,11 @@ export function byteCharacters() {
     bytes.set(String.fromCharCode(isPrintable(byte) ? byte : next++), byte)
   }
   return bytes
+}
+
+/** Whether any text has the byte: GPT-NeoX's vocabulary lacks the 13 that none has. @param {number} byte */
+function isInUtf8(byte) {
+  return byte < 0xf5 && byte !== 0xc0 && byte !== 0xc1
 }
 
 /** @param {unknown} value @param {string} key @returns {unknown[]} the steps of a Sequence, of one step, of none */

@@ -97,12 +97,18 @@ export function sentencePieceTokenizer(words = WORDS) {
   }
 }
 
-/** GPT-NeoX's shape: `<|endoftext|>` 0, the bytes, and two added tokens that print, runs of spaces. */
+/** Bytes that no UTF-8 has; the vocabulary of GPT-NeoX has no token for them. */
+const NEVER = [0xc0, 0xc1, ...Array.from({ length: 11 }, (_, i) => 0xf5 + i)]
+
+/** GPT-NeoX's shape: `<|endoftext|>` 0, the bytes that a text can have, and two added tokens that print, runs of spaces. */
 export function byteLevelTokenizer() {
   const words = WORDS.filter((word) => /^[▁a-z]+$/.test(word)).map((word) =>
     word.replaceAll('▁', 'Ġ'),
   )
-  const { vocab, merges } = buildBpe(['<|endoftext|>', ...byteCharacters().keys()], words)
+  const bytes = [...byteCharacters()].flatMap(([text, byte]) =>
+    NEVER.includes(byte) ? [] : [text],
+  )
+  const { vocab, merges } = buildBpe(['<|endoftext|>', ...bytes], words)
   const size = Object.keys(vocab).length
   return {
     version: '1.0',
