@@ -25,7 +25,7 @@ export function describeWrongFile(bytes) {
     return 'a Python pickle (a PyTorch checkpoint?): convert it first'
   }
   if (text.startsWith('\x1f\x8b')) return 'a gzip file: unpack it first'
-  if (text[8] === '{' && !text.includes('"format":"bimamba 1"')) {
+  if (text[8] === '{' && !/"format":"bimamba [12]"/.test(text)) {
     return text.includes('"format":"bimamba ')
       ? 'a packed model of another format version: convert again'
       : 'a plain safetensors checkpoint: convert it first'

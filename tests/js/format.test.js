@@ -425,6 +425,7 @@ test('wrong files are named', () => {
     [Uint8Array.of(0x1f, 0x8b, 8), /gzip/],
     [headerBytes('{"__metadata__":{"format":"pt"}}'), /plain safetensors/],
     [headerBytes('{"__metadata__":{"format":"bimamba 9"}}'), /another format version/],
+    [headerBytes('{"__metadata__":{"format":"bimamba 2"}}'), /no packed model/],
     ['{"a":1}', /JSON/],
     ['hello', /no packed model/],
   ]
