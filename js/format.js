@@ -47,7 +47,7 @@ const CONFIG_KEYS = /** @type {const} */ ({
 })
 /** The last key of the config of a dense model. */
 const DENSE_KEY = 'projection_dtype'
-const DENSE_DTYPES = ['I4', 'I8', 'F16']
+const DENSE_DTYPES = /** @type {readonly unknown[]} */ (['I4', 'I8', 'F16'])
 
 /**
  * @typedef {object} ModelConfig
@@ -370,7 +370,7 @@ function readConfig(text, dense) {
     ...Object.keys(CONFIG_KEYS),
     ...(dense ? [DENSE_KEY] : []),
   ])
-  if (dense && !DENSE_DTYPES.includes(String(config[DENSE_KEY])))
+  if (dense && !DENSE_DTYPES.includes(config[DENSE_KEY]))
     throw bad(
       `config ${DENSE_KEY}: ${clip(JSON.stringify(config[DENSE_KEY]))}, want "I4", "I8" or "F16"`,
     )

@@ -274,6 +274,11 @@ test('refused headers: another dtype or scale shape, a dense key in format 1, no
     [dense, dense.replace('I4', 'I2'), /projection_dtype: "I2", want "I4", "I8" or "F16"/],
     [
       dense,
+      '\\"projection_dtype\\":[\\"I4\\"]',
+      /projection_dtype: \["I4"\], want "I4", "I8" or "F16"/,
+    ],
+    [
+      dense,
       dense.replace('I4', 'I8'),
       /in_proj.weight.*dtype|dtype.*in_proj.weight|in_proj.weight/,
     ],
