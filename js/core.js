@@ -66,6 +66,8 @@ const STATUS_CODES = ['internal', 'argument', 'config', 'memory', 'internal', 'f
 const DTYPES = /** @type {const} */ (['U8', 'I8', 'F16', 'F32', 'I16'])
 /** enum bm_weights of src/bm.h, as a config has them; the first is said by leaving the field out. */
 const PROJECTIONS = [undefined, 'I4', 'I8', 'F16']
+/** One piece of memory that WebAssembly's allocator gives is below 2 GiB; some of it is layout. */
+export const MOST_WEIGHT_BYTES = 2 ** 31 - 2 ** 24
 /** enum bm_head of src/bm.h. */
 const HEADS = /** @type {const} */ (['file', 'int4'])
 /** What a head is as the file has it. @type {Record<ModelConfig['embedding_dtype'], HeadType>} */
@@ -412,9 +414,22 @@ export class Core {
     }
     const form = HEADS.indexOf(head)
     if (form < 0) throw new BmError('argument', `head is '${head}', want file or int4`)
-    const handle = this.pointer('model_create', index, form)
+    const handle = this.#createModel(config, index, form)
     const type = head === 'int4' ? head : FILE_HEADS[config.embedding_dtype]
     return new CoreModel(this, { handle, config, variant: String(variants[index]), head: type })
+  }
+
+  /** @param {ModelConfig} config that is loaded @param {number} variant @param {number} head @returns {number} handle */
+  #createModel(config, variant, head) {
+    try {
+      return this.pointer('model_create', variant, head)
+    } catch (error) {
+      const bytes = this.tensors(config).reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
+      if (bytes <= MOST_WEIGHT_BYTES) throw error
+      const [found, most] = [bytes, MOST_WEIGHT_BYTES].map((n) => Math.round(n / 1e6))
+      const message = `the weights take ${found} MB, and WebAssembly gives one model ${most} MB at most`
+      throw new BmError('memory', message, { cause: error })
+    }
   }
 }
 

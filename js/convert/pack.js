@@ -7,8 +7,10 @@
  * a few MiB at a time, into a writer that hashes as it goes; the header, which holds the hashes, is written last.
  */
 
-import { BmError } from '../errors.js'
+import { MOST_WEIGHT_BYTES } from '../core.js'
+import { BmError, reasonOf } from '../errors.js'
 import { encodeHeader, headerSize, padTokenizer } from '../format.js'
+import { readTokenizerFile } from '../tokenizer-file.js'
 import { readCheckpointConfig } from './checkpoint-config.js'
 import { readCheckpoint } from './checkpoint-reader.js'
 import { DataWriter } from './data-writer.js'
@@ -86,6 +88,7 @@ export async function packCheckpoint(core, folder, output, options = {}) {
     ...(projection_dtype ? { projection_dtype } : {}),
   })
   const specs = core.tensors(config)
+  checkSize(core, config)
   if (tie_embeddings) tensors.delete(HEAD)
   const { steps, dense } = planTensors(specs, tensors, folder.name)
   const tokenizer = await readTokenizerFiles(folder, {
@@ -93,6 +96,7 @@ export async function packCheckpoint(core, folder, output, options = {}) {
     configJson: json,
     vocabSize: config.vocab_size,
   })
+  checkTokenizer(tokenizer, config)
   const text = tokenizer.json ? padTokenizer(tokenizer.json) : new Uint8Array(0)
   const fields = {
     config,
@@ -124,6 +128,40 @@ export async function packCheckpoint(core, folder, output, options = {}) {
     warnings: tokenizer.json
       ? []
       : ['no tokenizer found: the packed model works on token ids only'],
+  }
+}
+
+/** What nobody could load need not be written. @param {TensorTable} core @param {ModelConfig} config @throws {BmError} `config` */
+function checkSize(core, config) {
+  /** @param {ModelConfig} one */
+  const bytesOf = (one) => core.tensors(one).reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
+  const bytes = bytesOf(config)
+  if (bytes <= MOST_WEIGHT_BYTES) return
+  const others = Object.entries(PROJECTION_DTYPES).flatMap(([name, projection_dtype]) => {
+    if (!config.projection_dtype || !projection_dtype) return []
+    const other = bytesOf({ ...config, projection_dtype })
+    return other > MOST_WEIGHT_BYTES ? [] : [`${name} (${megabytes(other)})`]
+  })
+  const advice = others.length > 0 ? `; projections that fit: ${others.join(', ')}` : ''
+  throw new BmError(
+    'config',
+    `the weights would take ${megabytes(bytes)}, and WebAssembly has room for ${megabytes(MOST_WEIGHT_BYTES)}${advice}`,
+  )
+}
+
+/** @param {number} bytes */
+function megabytes(bytes) {
+  return `${Math.round(bytes / 1e6)} MB`
+}
+
+/** Refuses what loading would refuse. @param {import('./tokenizer-files.js').TokenizerFiles} tokenizer @param {ModelConfig} config @throws {BmError} `tokenizer` */
+function checkTokenizer({ json, from, bosId, eosIds }, { padded_vocab_size: paddedVocabSize }) {
+  if (!json) return
+  const reservedIds = [...eosIds, ...(bosId === null ? [] : [bosId])]
+  try {
+    readTokenizerFile(new TextDecoder().decode(json), { paddedVocabSize, reservedIds })
+  } catch (cause) {
+    throw new BmError('tokenizer', `${from}: ${reasonOf(cause)}`, { cause })
   }
 }
 

@@ -390,7 +390,7 @@ test('ten thousand tokens: memory stays, time stays, and the page answers all th
   assert.equal(engineLate, engineEarly)
   assert.ok(Number(keptLate) < 120, `${keptLate} MB are kept`)
   assert.ok(late - early < 3e6, `the heap grew by ${late - early} bytes`)
-  // On a busy machine one can be torn by others; what the page did itself would be there again and again.
-  assert.ok(tasks.length <= 1, `long tasks: ${tasks} ms`)
+  // On a busy machine some can be torn by others; what the page did itself would be there again and again, in hundreds of frames.
+  assert.ok(tasks.length <= 4, `long tasks: ${tasks} ms`)
   assertQuiet(page)
 })

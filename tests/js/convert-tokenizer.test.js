@@ -11,22 +11,26 @@ import { bytesSource } from '../../js/convert/byte-source.js'
 import { Core } from '../../js/core.js'
 import { writeCheckpoint } from './support/checkpoint.js'
 import { packFolder } from './support/memory-output.js'
+import { addedToken, byteLevelTokenizer, vocabularySize } from './support/small-tokenizer.js'
 import { tempFolder } from './support/temp-folder.js'
 
 const core = await Core.create()
 const SPM = readFileSync(new URL('./support/sentencepiece/bpe.model', import.meta.url))
 const CONFIG = { n_layer: 1, d_model: 32, vocab_size: 600 }
 
-/** A tokenizer.json of the byte-level kind, small. */
+const SMALL = byteLevelTokenizer()
+const FIRST = vocabularySize(SMALL)
+/** Ids of tokens that no text is made of. */
+const [END, BOS, ONE, TWO, THREE] = [0, FIRST, FIRST + 1, FIRST + 2, FIRST + 3]
+const { '<|endoftext|>': _, ...letters } = SMALL.model.vocab
+
+/** A tokenizer.json of the byte-level kind, whose end has an unusual name. */
 const BYTE_LEVEL = {
-  version: '1.0',
-  added_tokens: [{ id: 5, content: '<|end|>', special: true }],
-  post_processor: null,
+  ...SMALL,
+  added_tokens: [addedToken(END, '<|end|>', true), ...SMALL.added_tokens.slice(1)],
   model: {
-    type: 'BPE',
-    byte_fallback: false,
-    vocab: { a: 0, b: 1, 10: 2, 9: 3, '<s>': 4 },
-    merges: [],
+    ...SMALL.model,
+    vocab: { ...letters, '<|end|>': END, '<s>': BOS, '<1>': ONE, '<2>': TWO, '<3>': THREE },
   },
 }
 
@@ -66,10 +70,11 @@ function ids({ header: { bosId, eosIds, addBos } }) {
 
 test('a tokenizer.json is kept byte for byte, then spaces', async (t) => {
   const text = `${JSON.stringify(BYTE_LEVEL, null, 3)}\n`
+  const length = Buffer.byteLength(text)
   const { tensor, summary, header } = await pack(t, { 'tokenizer.json': text })
   const stored = Buffer.from(tensor('tokenizer'))
-  assert.equal(stored.subarray(0, text.length).toString(), text)
-  assert.match(stored.subarray(text.length).toString(), /^ {0,63}$/)
+  assert.equal(stored.subarray(0, length).toString(), text)
+  assert.match(stored.subarray(length).toString(), /^ {0,63}$/)
   assert.equal(stored.length % 64, 0)
   assert.equal(summary.tokenizer, 'tokenizer.json')
   assert.equal(header.tensors[0]?.name, 'tokenizer')
@@ -110,24 +115,24 @@ test('the order in which files are asked for BOS and EOS', async (t) => {
   const rows = [
     [{}, {}, [null, [], false]],
     [
-      { 'generation_config.json': { bos_token_id: 3, eos_token_id: [1, 0] } },
+      { 'generation_config.json': { bos_token_id: THREE, eos_token_id: [ONE, END] } },
       {},
-      [3, [1, 0], false],
+      [THREE, [ONE, END], false],
     ],
     [
-      { 'generation_config.json': { eos_token_id: [1, 0] } },
-      { bos_token_id: 2, eos_token_id: 4 },
-      [2, [4, 1, 0], false],
+      { 'generation_config.json': { eos_token_id: [ONE, END] } },
+      { bos_token_id: TWO, eos_token_id: BOS },
+      [TWO, [BOS, ONE, END], false],
     ],
     [
       { 'tokenizer_config.json': { bos_token: '<s>', eos_token: { content: '<|end|>' } } },
-      { bos_token_id: 2, eos_token_id: 3 },
-      [4, [5], false],
+      { bos_token_id: TWO, eos_token_id: THREE },
+      [BOS, [END], false],
     ],
     [
       { 'tokenizer_config.json': { bos_token: '<s>', eos_token: '<s>', add_bos_token: true } },
       {},
-      [4, [4], true],
+      [BOS, [BOS], true],
     ],
     [{ 'tokenizer_config.json': { bos_token: null, eos_token: 'absent' } }, {}, [null, [], false]],
     [{ 'tokenizer_config.json': { add_bos_token: true } }, {}, [null, [], false]],
@@ -140,7 +145,7 @@ test('the order in which files are asked for BOS and EOS', async (t) => {
 })
 
 test('BOS is added as the tokenizer does', async (t) => {
-  const config = { bos_token_id: 4 }
+  const config = { bos_token_id: BOS }
   assert.equal((await pack(t, { 'tokenizer.json': TEMPLATED }, { config })).header.addBos, true)
   assert.equal((await pack(t, { 'tokenizer.json': BYTE_LEVEL }, { config })).header.addBos, false)
   const files = { 'tokenizer.model': SPM, 'tokenizer_config.json': { add_bos_token: false } }
@@ -179,11 +184,11 @@ test('bad tokenizers are refused', async (t) => {
   })
   /** @type {[string, unknown, RegExp][]} */
   const rows = [
-    ['an id beyond the vocabulary', vocab({ z: 600 }), /"z" has id 600, want 0 \.\. 599/],
-    ['a negative id', vocab({ z: -1 }), /"z" has id -1/],
-    ['an id as text', vocab({ z: '7' }), /"z" has id "7"/],
-    ['an id of 10^9', vocab({ z: 1e9 }), /"z" has id 1000000000/],
-    ['an id twice', vocab({ z: 0 }), /two pieces have the same id/],
+    ['an id beyond the vocabulary', vocab({ zz: 600 }), /"zz" has id 600, want 0 \.\. 599/],
+    ['a negative id', vocab({ zz: -1 }), /"zz" has id -1/],
+    ['an id as text', vocab({ zz: '7' }), /"zz" has id "7"/],
+    ['an id of 10^9', vocab({ zz: 1e9 }), /"zz" has id 1000000000/],
+    ['an id twice', vocab({ '<4>': ONE }), /two pieces have the same id/],
     [
       'an added token beyond',
       { ...BYTE_LEVEL, added_tokens: [{ id: 601, content: 'x' }] },
@@ -199,6 +204,11 @@ test('bad tokenizers are refused', async (t) => {
     ['cut', JSON.stringify(BYTE_LEVEL).slice(0, -9), /not a JSON object/],
     ['a web page', '<!DOCTYPE html>', /not a SentencePiece model/],
     ['empty', '', /no pieces/],
+    [
+      'a pattern that no reader knows',
+      { ...BYTE_LEVEL, pre_tokenizer: { type: 'Split', pattern: { Regex: '.+' } } },
+      /^tokenizer\.json: tokenizer: pre_tokenizer is .*, want ByteLevel/,
+    ],
   ]
   for (const [name, content, message] of rows) {
     await assert.rejects(

@@ -255,6 +255,30 @@ test('refused: weights too large for 16 bits, NaN, a misshapen projection', asyn
   }
 })
 
+test('refused: more weights than a model may have, before any is read; what fits is said', async (t) => {
+  const dir = await tempFolder(t)
+  const sizes = { d_model: 2560, n_layer: 64, vocab_size: 50277 }
+  await writeCheckpoint(dir, {
+    ...STATE_SPACES,
+    keep: false,
+    editConfig: (json) => ({ ...json, ...sizes }),
+  })
+  const large = (/** @type {'f16' | 'int8'} */ projections) =>
+    packFolder(core, dir, { projections })
+  const fits = /projections that fit: int4 \(1484 MB\)/
+  await refused(large('int8'), 'config', /weights would take 2676 MB, .* room for 2131 MB/)
+  await refused(large('f16'), 'config', fits)
+  const { config } = await parseHeader(
+    await readFile(await tinyModel({ projections: 'f16' })),
+    core,
+  )
+  const huge = { ...config, ...sizes, padded_vocab_size: 50288 }
+  assert.throws(() => core.createModel(huge), {
+    code: 'memory',
+    message: /weights take \d+ MB, and/,
+  })
+})
+
 test('refused headers: another dtype or scale shape, a dense key in format 1, none in format 2', async () => {
   const path = await tinyModel({ projections: 'int4' })
   const bytes = await readFile(path)
