@@ -8,6 +8,7 @@
 import { Formats } from './constraint.js'
 import { detokenize, TokenBytes } from './detokenizer.js'
 import { BmError } from './errors.js'
+import { projectionsOf } from './format.js'
 import { evaluate, generate, newStats } from './generate.js'
 import { needBos, needTokenizer, promptIds } from './prompt-ids.js'
 import { SessionHost } from './session-host.js'
@@ -43,6 +44,7 @@ import { Timeline } from './timeline.js'
  * @property {number} fileBytes
  * @property {number} memoryBytes  of the engine: weights, state and buffers
  * @property {number} stateBytes   of one text: all that the model remembers of it, however long it is
+ * @property {import('./format.js').Projections} projections  how in_proj and out_proj are stored
  * @property {'fast' | 'high' | 'exact'} precision
  * @property {'f32' | 'i16'} state
  * @property {'int8' | 'int4' | 'f16' | 'f32'} head  the type of the weights that give the logits
@@ -190,6 +192,7 @@ export class Engine {
         ...file,
         memoryBytes,
         stateBytes: this.#core.stateBytes(config, isGpu ? 'f32' : state),
+        projections: projectionsOf(config),
         precision,
         state,
         head,

@@ -45,9 +45,19 @@ const CONFIG_KEYS = /** @type {const} */ ({
   dt_max: 'number or null',
   embedding_dtype: '"I8", "F16" or "F32"',
 })
+/** What people call the types of dense projections. */
+const PROJECTION_NAMES = /** @type {const} */ ({ I4: 'int4', I8: 'int8', F16: 'f16' })
 /** The last key of the config of a dense model. */
 const DENSE_KEY = 'projection_dtype'
-const DENSE_DTYPES = /** @type {readonly unknown[]} */ (['I4', 'I8', 'F16'])
+/** @type {unknown[]} */
+const DENSE_DTYPES = Object.keys(PROJECTION_NAMES)
+
+/** How the projections are stored. @typedef {'1 bit' | 'int4' | 'int8' | 'f16'} Projections */
+
+/** @param {ModelConfig} config @returns {Projections} */
+export function projectionsOf({ projection_dtype: dtype }) {
+  return dtype ? PROJECTION_NAMES[dtype] : '1 bit'
+}
 
 /**
  * @typedef {object} ModelConfig

@@ -10,6 +10,7 @@ import { chooseDevice } from './device-choice.js'
 import { EarlyPrompt } from './early-prompt.js'
 import { Engine } from './engine.js'
 import { BmError } from './errors.js'
+import { projectionsOf } from './format.js'
 import { GpuModel } from './gpu/gpu-model.js'
 import { isWorthChoosing, quickestVariant } from './kernel-choice.js'
 import { LoadMeter } from './load-meter.js'
@@ -115,7 +116,8 @@ export async function inspectModel(source, { download, wasmUrl }, { signal } = {
     const { config, identity, fileBytes, hasTokenizer, chatTemplate, ...rest } =
       await readModelHeader(core, file)
     const { source, licence } = rest
-    return { config, identity, fileBytes, hasTokenizer, chatTemplate, source, licence }
+    const projections = projectionsOf(config)
+    return { config, projections, identity, fileBytes, hasTokenizer, chatTemplate, source, licence }
   })
 }
 
@@ -124,6 +126,7 @@ export async function inspectModel(source, { download, wasmUrl }, { signal } = {
  *
  * @typedef {object} FileDescription
  * @property {import('./format.js').ModelConfig} config  its shape
+ * @property {import('./format.js').Projections} projections  as `info.projections`
  * @property {string} identity       as `info.identity`
  * @property {number} fileBytes
  * @property {boolean} hasTokenizer

@@ -49,7 +49,7 @@ export class ConsentCard {
    */
   askSize(
     address,
-    { fileBytes, licence, source, config },
+    { fileBytes, licence, source, config, projections },
     missingBytes,
     { usedBytes, quotaBytes },
   ) {
@@ -68,6 +68,7 @@ export class ConsentCard {
       ['Weights from', source],
       ['Licence', licence],
       ['Shape', `${config.n_layer} layers, width ${config.d_model}, ${config.vocab_size} tokens`],
+      ['Weights in', projections],
       ['Kept in', `${kept}, on this device, until you delete it`],
       [
         'Free there',

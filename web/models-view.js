@@ -121,7 +121,7 @@ export class ModelsView {
     const identity = current?.info.identity
     if (current && opened) {
       const { info } = current
-      this.#facts.textContent = `${opened.name}: ${formatBytes(info.fileBytes)}, weights from ${info.source}, licence ${info.licence}. ${deviceWords(info).long}`
+      this.#facts.textContent = `${opened.name}: ${formatBytes(info.fileBytes)}, weights in ${info.projections}, from ${info.source}, licence ${info.licence}. ${deviceWords(info).long}`
     }
     const rows = models.map((model) => {
       const [url = ''] = model.urls

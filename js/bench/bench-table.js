@@ -5,6 +5,7 @@
  */
 
 import { formatBytes } from '../byte-count.js'
+import { projectionsOf } from '../format.js'
 
 /** @typedef {import('./bench-report.js').BenchReport} BenchReport */
 /** @typedef {import('./bench-report.js').BenchSettingReport} BenchSettingReport */
@@ -13,10 +14,10 @@ import { formatBytes } from '../byte-count.js'
 /** What is in a step, in the words of the papers. @type {Record<string, string>} */
 const STEP_WORDS = {
   embed: 'row of the embedding',
-  prepare_in: 'norm, quantise, tables',
+  prepare_in: 'norm, quantise inputs',
   project_in: 'in_proj product',
   scan: 'conv, state, gate',
-  prepare_out: 'norm, quantise, tables',
+  prepare_out: 'norm, quantise inputs',
   project_out: 'out_proj product',
   finish: 'last norm',
   head: 'logits of a token',
@@ -81,7 +82,7 @@ function headOf({
       `${digits(gbPerS)} GB/s with ${threads} thread${threads > 1 ? 's' : ''}`,
   )
   return `machine  ${machine.cpu ?? 'unknown processor'}, ${machine.cores} cores, ${machine.runtime}, bimamba ${machine.bimamba}, ${machine.date}
-model    ${model.source}: ${layers} layers, d_model ${width}, ${vocabulary} tokens; weights ${formatBytes(model.weightBytes)}, state ${formatBytes(model.stateBytes)}
+model    ${model.source}: ${layers} layers, d_model ${width}, ${vocabulary} tokens, projections ${projectionsOf(model.config)}; weights ${formatBytes(model.weightBytes)}, state ${formatBytes(model.stateBytes)}
 work     precision ${precision}, state ${state}${head === 'int4' ? ', head int4' : ''}; ${rounds} rounds; a prompt of ${promptTokens} tokens, ${chunkTokens} at once
 memory   read at ${reading.join(', ')}; a token moves ${formatBytes(model.bytesPerToken)}
 `

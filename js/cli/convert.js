@@ -7,6 +7,7 @@
 import { formatBytes } from '../byte-count.js'
 import { convertCheckpoint } from '../convert/index.js'
 import { Core } from '../core.js'
+import { projectionsOf } from '../format.js'
 import { COMMON_OPTIONS, oneOf } from './options.js'
 import { withoutControls, write } from './output.js'
 import { createProgress } from './progress.js'
@@ -28,7 +29,7 @@ export const ARGUMENTS = ['CHECKPOINT_DIR', 'OUT.safetensors']
 export const OPTIONS = {
   embedding: {
     value: EMBEDDINGS.join('|'),
-    help: 'how embedding and head are stored (default int8, with a scale for each row)',
+    help: 'how embedding and head are stored (default int8, with a scale for each row; f16 with --projections f16)',
   },
   projections: {
     value: PROJECTIONS.join('|'),
@@ -80,8 +81,9 @@ function readOptions({ values }) {
   const tokenizer = text('tokenizer')
   const source = text('source')
   const licence = text('licence')
+  const embedding = text('embedding')
   return {
-    embedding: oneOf('embedding', text('embedding') ?? EMBEDDINGS[0], EMBEDDINGS),
+    ...(embedding === undefined ? {} : { embedding: oneOf('embedding', embedding, EMBEDDINGS) }),
     projections: oneOf('projections', text('projections') ?? PROJECTIONS[0], PROJECTIONS),
     zeros: oneOf('zeros', text('zeros') ?? ZEROS[0], ZEROS),
     ...(tokenizer === undefined ? {} : { tokenizer }),
@@ -96,7 +98,7 @@ function describe({ config, fileBytes, tensors, files, tokenizer, zeros, dense }
   const first = zeros.slice(0, 3).map((tensor) => `${tensor.name} ${tensor.zeros}`)
   return [
     `${out}: ${formatBytes(fileBytes)}, ${tensors} tensors`,
-    `  model      ${config.n_layer} layers, d_model ${config.d_model}, vocabulary ${config.vocab_size}, projections ${config.projection_dtype ?? '1 bit'}, embedding ${config.embedding_dtype}, ${config.tie_embeddings ? 'tied' : 'own'} head`,
+    `  model      ${config.n_layer} layers, d_model ${config.d_model}, vocabulary ${config.vocab_size}, projections ${projectionsOf(config)}, embedding ${config.embedding_dtype}, ${config.tie_embeddings ? 'tied' : 'own'} head`,
     `  weights    ${files.join(', ')}${dense ? ' (dense export: signs and scales recovered)' : ''}`,
     `  tokenizer  ${tokenizer ?? 'none'}`,
     `  zeros      ${zeroCount ? `${zeroCount} exact zeros became +1 in ${zeros.length} tensors (${first.join(', ')}${zeros.length > 3 ? ', ...' : ''})` : 'none'}`,

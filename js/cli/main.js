@@ -48,7 +48,7 @@ const COMMANDS = {
 
 const HELP = `Usage: bimamba COMMAND [options]
 
-Runs 1-bit Mamba-2 (Bi-Mamba) language models.
+Runs 1-bit Mamba-2 (Bi-Mamba) language models, and dense ones beside them.
 
 Commands:
 ${Object.entries(COMMANDS)

@@ -27,7 +27,7 @@ import { readTokenizerFiles } from './tokenizer-files.js'
 
 /**
  * @typedef {object} PackOptions
- * @property {'int8' | 'f16' | 'f32'} [embedding] how embedding and head are stored (default int8)
+ * @property {'int8' | 'f16' | 'f32'} [embedding] how embedding and head are stored (default int8, with projections f16 f16)
  * @property {'auto' | 'f16' | 'int8' | 'int4'} [projections] how in_proj and out_proj are stored: `auto` (default) as signs where the
  *   checkpoint is 1-bit, else as int8; the others make a dense model also of a dense export
  * @property {'refuse' | 'plus'} [zeros] latent weights that are exactly 0: `refuse` (default) allows
@@ -69,7 +69,8 @@ const HEAD = 'lm_head.weight'
  * @throws {BmError} `checkpoint`, `config`, `tokenizer`, `argument`, `io`; rejects with the signal's reason
  */
 export async function packCheckpoint(core, folder, output, options = {}) {
-  const { embedding = 'int8', projections = 'auto', zeros = 'refuse', signal } = options
+  const { projections = 'auto', zeros = 'refuse', signal } = options
+  const { embedding = projections === 'f16' ? 'f16' : 'int8' } = options
   const embedding_dtype = EMBEDDING_DTYPES[embedding]
   if (!embedding_dtype) throw choice('embedding', embedding, 'int8, f16 or f32')
   if (!Object.hasOwn(PROJECTION_DTYPES, projections))

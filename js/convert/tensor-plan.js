@@ -56,7 +56,7 @@ export function planTensors(specs, tensors, folder) {
     const rest = problems.length > 6 ? `; and ${problems.length - 6} more` : ''
     throw new BmError(
       'checkpoint',
-      `${folder}: ${problems.length} problems with tensors: ${shown}${rest}`,
+      `${folder}: ${problems.length} ${problems.length === 1 ? 'problem' : 'problems'} with tensors: ${shown}${rest}`,
     )
   }
   const steps = rows.map(({ spec, recipe, name }) => ({

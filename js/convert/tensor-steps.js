@@ -9,6 +9,7 @@ import { BmError } from '../errors.js'
 import {
   ColumnLevels,
   firstNonFinite,
+  groupsOf,
   packSigns,
   quantizeGroups,
   quantizeRows,
@@ -88,7 +89,7 @@ async function writeDenseSigns(source, writer, work) {
   work.signs(source, counts)
   for await (const { count, values } of source.slices(work.signal)) {
     const { bits, odd } = levels.packSigns(values)
-    if (odd >= 0) throw fullPrecision(source, odd)
+    if (odd >= 0) throw thirdValue(source, odd)
     await writer.write(bits)
     work.read(source, count)
   }
@@ -112,7 +113,7 @@ export async function holdsTwoValues(source, signal) {
 }
 
 /** @param {StoredTensor} source @param {number} column */
-function fullPrecision({ name }, column) {
+function thirdValue({ name }, column) {
   const found = `column ${column} holds more than two values and there is no wscale`
   return new BmError(
     'checkpoint',
@@ -122,22 +123,16 @@ function fullPrecision({ name }, column) {
 
 /** 4 bits with a scale for each group of a row's columns. @param {StoredTensor} source @param {DataWriter} writer @param {Work} work */
 async function writeCodes(source, writer, work) {
-  /** @type {Float32Array[]} */
-  const scales = []
+  const groups = groupsOf(source.columns)
+  const scales = new Float32Array(source.rows * groups)
   for await (const { row, count, values } of source.slices(work.signal)) {
     checkFinite(source, row, values, work)
     const quantized = quantizeGroups(values, source.columns)
-    scales.push(quantized.scales)
+    scales.set(quantized.scales, row * groups)
     await writer.write(quantized.codes)
     work.read(source, count)
   }
-  const all = new Float32Array(scales.reduce((sum, part) => sum + part.length, 0))
-  let at = 0
-  for (const part of scales) {
-    all.set(part, at)
-    at += part.length
-  }
-  work.hand('scales', all)
+  work.hand('scales', scales)
 }
 
 /** @param {string} dtype I8, F16 or F32 @param {StoredTensor} source @param {DataWriter} writer @param {Work} work */
@@ -154,7 +149,7 @@ async function writeTable(dtype, source, writer, work) {
       if (overflow >= 0 && Number.isFinite(values[overflow])) {
         const element = row * source.columns + overflow
         work.problem(
-          `${source.name} has ${values[overflow]} at element ${element}, too large for f16`,
+          `${source.name} has ${values[overflow]} at element ${element}, too large for f16: store it as int8`,
         )
       }
       await writer.write(bytesOf(codes))

@@ -132,15 +132,20 @@ export function quantizeRows(values, columns) {
 /** Columns of a row that share a scale in 4 bits: BM_I4_GROUP of src/bm.h. */
 const GROUP_COLUMNS = 128
 
+/** @param {number} columns @returns {number} scales of a row in 4 bits */
+export function groupsOf(columns) {
+  return Math.ceil(columns / GROUP_COLUMNS)
+}
+
 /**
- * 4 bits. The weight of the largest magnitude in a group gets the code -8: no other sign convention reaches that code.
+ * 4 bits. The weight of the largest magnitude in a group gets the code -8, which has no counterpart of the other sign: so all 16 codes are in use.
  *
  * @param {Float32Array} values [rows, columns]
  * @param {number} columns a multiple of 32; the last group of a row may be shorter
  * @returns {{ codes: Uint8Array, scales: Float32Array }} codes [rows, columns / 2] as files have them, scales [rows, groups]
  */
 export function quantizeGroups(values, columns) {
-  const groups = Math.ceil(columns / GROUP_COLUMNS)
+  const groups = groupsOf(columns)
   const rows = values.length / columns
   const codes = new Uint8Array(values.length / 2)
   const scales = new Float32Array(rows * groups)

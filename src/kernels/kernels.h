@@ -17,7 +17,7 @@
 /* Rows of a binary product are computed in blocks: y must have room for bm_round_up(rows, BM_ROWS). */
 enum { BM_ROWS = 64 };
 
-/* Most tokens of one binary product. */
+/* Most tokens of one product of a projection. */
 enum { BM_TOKENS = 16 };
 
 /* Columns that share one scale when activations are quantized; the last group may be shorter. */
@@ -46,7 +46,7 @@ static inline bm_quantizer bm_quantizer_of(bm_precision precision) {
 }
 
 /*
- * A prepared input vector ("activation") of a binary product or an int8 head, at one address:
+ * A prepared input vector ("activation") of a projection or an int8 head, at one address:
  *   d [bm_groups(cols)] f32, then at bm_act_values:
  *   q [cols] i16 (BM_FAST, BM_HIGH) or x [cols] f32 (BM_EXACT, d unused), then at bm_act_tables:
  *   whatever `tabulate` of the variant puts there.
@@ -72,7 +72,7 @@ static inline void *bm_act_tables(const void *act, size_t cols, bm_precision pre
     return (uint8_t *)(uintptr_t)act + bm_act_tables_offset(cols, precision);
 }
 
-/* Prepared inputs of the tokens of one binary product. */
+/* Prepared inputs of the tokens of one product of a projection. Dense ones have no column scales and offsets: theirs are 1 and 0. */
 typedef struct {
     const uint8_t *act; /* token t at act + t * stride; x already times the column scale */
     size_t stride;      /* bytes */
@@ -222,8 +222,8 @@ typedef struct {
                    void *restrict scratch);
 
     /*
-     * Dense products of n tokens, y[t][o] = c[t] + sum_i W[o,i] x[t][i], with rows in file form; y, y_stride, in as of
-     * matmul, whose c is 0, or NaN beside a NaN. Tables are not read.
+     * Dense products of n tokens, y[t][o] = c[t] + sum_i W[o,i] x[t][i], with rows in file form; in as of matmul, whose c is 0,
+     * or NaN beside a NaN. Tables are not read. y has room for exactly `rows` numbers a token, y_stride apart.
      *   i8   W = scale[o] * w[o,i]; y = c + what head_i8 says. w [rows, cols], scale [rows]
      *   i4   W = scale[o,g] * code, g = i / BM_I4_GROUP. w [rows, cols / 2], scale [rows, bm_i4_groups(cols)]
      *        BM_FAST, BM_HIGH: in four lanes, column i in lane i % 8 / 2: for each g in order
@@ -288,7 +288,8 @@ typedef struct {
 
     /*
      * logits[v] = scale[v] * sum over groups in order of d[g] * (float)dot_g, dot_g = sum q[i] w[v,i]
-     * with a quantized act; with BM_EXACT scale[v] * sum x[i] w[v,i] in stripes. w [rows, cols] i8.
+     * with a quantized act, (float)dot_g rounded where |dot_g| is above 2^24; with BM_EXACT scale[v] * sum x[i] w[v,i] in
+     * stripes. w [rows, cols] i8.
      */
     void (*head_i8)(float *logits, const int8_t *w, const float *scale, size_t rows, size_t cols,
                     const void *act, bm_precision precision);

@@ -183,19 +183,43 @@ static void add_piece(stripes *s, const bm_inputs *in, size_t cols, size_t start
 
 /* ---- Products --------------------------------------------------------------------------------- */
 
-static void rows_f32_i8(float *y, size_t y_stride, const int8_t *w, const float *scale, size_t rows,
-                        size_t cols, const bm_inputs *in) {
+/* Weights that meet f32 inputs; row_scale and group_scale where the form has them. */
+typedef struct matrix {
+    const void *weight;
+    const float *row_scale;
+    const float *group_scale; /* [rows, bm_i4_groups(cols)] */
+    size_t cols;
+    void (*widen)(float *out, const struct matrix *m, size_t row, size_t start, size_t n);
+} matrix;
+
+static void widen_bytes(float *out, const matrix *m, size_t row, size_t start, size_t n) {
+    bytes_to_f32(out, (const int8_t *)m->weight + row * m->cols + start, n);
+}
+
+static void widen_codes(float *out, const matrix *m, size_t row, size_t start, size_t n) {
+    const float *scales = m->group_scale + row * bm_i4_groups(m->cols);
+    codes_to_f32(out, (const uint8_t *)m->weight + (row * m->cols + start) / 2,
+                 scales + start / BM_I4_GROUP, n);
+}
+
+static void widen_halves(float *out, const matrix *m, size_t row, size_t start, size_t n) {
+    halves_to_f32(out, (const uint16_t *)m->weight + row * m->cols + start, n);
+}
+
+static void rows_f32(float *y, size_t y_stride, const matrix *m, size_t rows, const bm_inputs *in) {
     _Alignas(16) float wide[BM_GROUP];
     for (size_t o = 0; o < rows; o++) {
         stripes s;
         clear_stripes(&s);
-        for (size_t start = 0; start < cols; start += BM_GROUP) {
-            size_t n = piece_of(cols, start, BM_GROUP);
-            bytes_to_f32(wide, w + o * cols + start, n);
-            add_piece(&s, in, cols, start, wide, n);
+        for (size_t start = 0; start < m->cols; start += BM_GROUP) {
+            size_t n = piece_of(m->cols, start, BM_GROUP);
+            m->widen(wide, m, o, start, n);
+            add_piece(&s, in, m->cols, start, wide, n);
         }
-        for (size_t t = 0; t < in->n; t++)
-            y[t * y_stride + o] = in->c[t] + scale[o] * bm_v_sum_stripes(s.of[t]);
+        for (size_t t = 0; t < in->n; t++) {
+            float sum = bm_v_sum_stripes(s.of[t]);
+            y[t * y_stride + o] = in->c[t] + (m->row_scale ? m->row_scale[o] * sum : sum);
+        }
     }
 }
 
@@ -208,7 +232,8 @@ void bm_dense_i8__simd128(float *restrict y, size_t y_stride, const int8_t *rest
         return;
     }
     if (precision == BM_EXACT) {
-        rows_f32_i8(y, y_stride, w, scale, rows, cols, in);
+        const matrix m = {.weight = w, .row_scale = scale, .cols = cols, .widen = widen_bytes};
+        rows_f32(y, y_stride, &m, rows, in);
         return;
     }
     for (size_t o = 0; o < rows; o++) {
@@ -216,23 +241,6 @@ void bm_dense_i8__simd128(float *restrict y, size_t y_stride, const int8_t *rest
         row_i8(sum, w + o * cols, cols, in);
         for (size_t t = 0; t < in->n; t++)
             y[t * y_stride + o] = in->c[t] + scale[o] * sum[t];
-    }
-}
-
-static void rows_f32_i4(float *y, size_t y_stride, const uint8_t *w, const float *scale,
-                        size_t rows, size_t cols, const bm_inputs *in) {
-    _Alignas(16) float wide[BM_GROUP];
-    for (size_t o = 0; o < rows; o++) {
-        const float *scales = scale + o * bm_i4_groups(cols);
-        stripes s;
-        clear_stripes(&s);
-        for (size_t start = 0; start < cols; start += BM_GROUP) {
-            size_t n = piece_of(cols, start, BM_GROUP);
-            codes_to_f32(wide, w + (o * cols + start) / 2, scales + start / BM_I4_GROUP, n);
-            add_piece(&s, in, cols, start, wide, n);
-        }
-        for (size_t t = 0; t < in->n; t++)
-            y[t * y_stride + o] = in->c[t] + bm_v_sum_stripes(s.of[t]);
     }
 }
 
@@ -268,7 +276,8 @@ void bm_dense_i4__simd128(float *restrict y, size_t y_stride, const uint8_t *res
                           const float *restrict scale, size_t rows, size_t cols,
                           const bm_inputs *in, bm_precision precision) {
     if (precision == BM_EXACT) {
-        rows_f32_i4(y, y_stride, w, scale, rows, cols, in);
+        const matrix m = {.weight = w, .group_scale = scale, .cols = cols, .widen = widen_codes};
+        rows_f32(y, y_stride, &m, rows, in);
         return;
     }
     for (size_t o = 0; o < rows; o++) {
@@ -291,16 +300,5 @@ void bm_dense_f16__simd128(float *restrict y, size_t y_stride, const uint16_t *r
         add_c(y, in->c[0], rows);
         return;
     }
-    _Alignas(16) float wide[BM_GROUP];
-    for (size_t o = 0; o < rows; o++) {
-        stripes s;
-        clear_stripes(&s);
-        for (size_t start = 0; start < cols; start += BM_GROUP) {
-            size_t n = piece_of(cols, start, BM_GROUP);
-            halves_to_f32(wide, w + o * cols + start, n);
-            add_piece(&s, in, cols, start, wide, n);
-        }
-        for (size_t t = 0; t < in->n; t++)
-            y[t * y_stride + o] = in->c[t] + bm_v_sum_stripes(s.of[t]);
-    }
+    rows_f32(y, y_stride, &(matrix){.weight = w, .cols = cols, .widen = widen_halves}, rows, in);
 }

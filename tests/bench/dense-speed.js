@@ -66,7 +66,13 @@ async function openForm(shape, form, threads) {
   const core = await Core.create({ shared: threads > 1 })
   await core.startTeam(threads)
   const projection_dtype = DTYPES[form]
-  const config = { ...shape, ...(projection_dtype ? { projection_dtype } : {}) }
+  /** @type {ModelConfig} */
+  const config = {
+    ...shape,
+    ...(projection_dtype ? { projection_dtype } : {}),
+    // As `bimamba convert` stores it.
+    ...(form === 'f16' ? { embedding_dtype: 'F16' } : {}),
+  }
   const session = (await randomModel(core, config)).createSession({ maxChunk: PROMPT })
   const weightBytes = core.tensors(config).reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
   return { core, session, weightBytes, tokenMs: [0], promptMs: [0] }

@@ -64,7 +64,7 @@ const TENSORS = [
   [
     'one missing',
     each((one) => (one.name === `${IN}.wbias` ? null : one)),
-    /1 problems.*1\.mixer\.in_proj\.wbias is missing/,
+    /1 problem .*1\.mixer\.in_proj\.wbias is missing/,
   ],
   [
     'many missing',

@@ -170,13 +170,14 @@ export function randomCases(seed, count) {
  *
  * @param {string} dir
  * @param {ReferenceCase} chosen
+ * @param {import('./checkpoint.js').CheckpointOptions} [options] that go before those of the case
  */
-export function writeCase(dir, chosen) {
+export function writeCase(dir, chosen, options = {}) {
   const { config, seed } = chosen
   const edit = (/** @type {import('./checkpoint.js').MadeTensor[]} */ tensors) =>
     tensors.map((tensor, i) => ({ ...tensor, values: lively(tensor, seed * 31 + i, chosen) }))
   const dense = chosen.dense ? /** @type {const} */ ({ projections: 'full', dtype: 'F16' }) : {}
-  return writeCheckpoint(dir, { config, seed, edit, ...dense })
+  return writeCheckpoint(dir, { config, seed, edit, ...dense, ...options })
 }
 
 /**
