@@ -19,7 +19,7 @@ import { describeSource } from './source.js'
  * @property {'fast' | 'high' | 'exact'} [precision]  default 'fast'
  * @property {'f32' | 'i16'} [state]     default 'f32'
  * @property {'file' | 'int4'} [head]    default 'file'
- * @property {readonly { threads: number, variant?: string }[]} [settings]  what is compared, round by round: 1 to 16. Default: the quickest kernel family with one
+ * @property {readonly BenchmarkSetting[]} [settings]  what is compared, round by round: 1 to 16. Default: the quickest kernel family with one
  *                                       thread and, where memory can be shared, with all
  * @property {number} [rounds]           of which medians are taken, 1 to 100; default 3
  * @property {number} [promptTokens]     of the prompt that is read in a round, 1 to 100000; default 128
@@ -29,11 +29,18 @@ import { describeSource } from './source.js'
  */
 
 /**
+ * @typedef {object} BenchmarkSetting
+ * @property {'wasm' | 'webgpu'} [device]  default 'wasm'
+ * @property {number} [threads]  1 to 64; not of the GPU, else it must be given
+ * @property {string} [variant]  kernel family; not of the GPU
+ */
+
+/**
  * A plan as it crosses to the engine's thread; the model's source crosses beside it.
  *
  * @typedef {object} BenchmarkSettings
  * @property {Omit<import('./bench/bench-subject.js').BenchModel, 'source'>} model
- * @property {{ threads: number, variant?: string }[]} settings
+ * @property {import('./bench/bench-subject.js').BenchSetting[]} settings
  * @property {number} rounds
  * @property {number} promptTokens
  * @property {number} longTokens
@@ -88,14 +95,22 @@ function defaultSettings() {
   return most > 1 ? [{ threads: 1 }, { threads: most }] : [{ threads: 1 }]
 }
 
-/** @param {readonly { threads: number, variant?: string }[]} settings */
+/** @param {readonly BenchmarkSetting[]} settings @returns {BenchmarkSettings['settings']} */
 function checkSettings(settings) {
   if (!Array.isArray(settings)) throw new BmError('argument', 'settings: want an array')
   checkCount('settings.length', settings.length, 1, 16)
   return settings.map((one) => {
-    checkNames(one, ['threads', 'variant'], 'settings')
-    checkCount('threads', one.threads, 1, MOST_THREADS)
-    checkString('variant', one.variant, "a kernel family's name")
-    return one
+    checkNames(one, ['device', 'threads', 'variant'], 'settings')
+    const { device = 'wasm', threads, variant } = one
+    if (device !== 'wasm' && device !== 'webgpu') {
+      throw new BmError('argument', `device is ${JSON.stringify(device)}, want wasm, webgpu`)
+    }
+    if (device === 'webgpu') {
+      if (threads === undefined && variant === undefined) return { device, threads: 1 }
+      throw new BmError('argument', 'settings: the GPU has neither threads nor variants')
+    }
+    checkCount('threads', threads, 1, MOST_THREADS)
+    checkString('variant', variant, "a kernel family's name")
+    return { threads: Number(threads), ...(variant === undefined ? {} : { variant }) }
   })
 }

@@ -22,10 +22,11 @@ const PROBE = { layers: 4, tokens: 6 }
  * @param {Core} core
  * @param {ModelConfig} config
  * @param {{ device: 'wasm' | 'webgpu' | 'auto', state: string, head: string }} options
+ * @param {readonly GPUFeatureName[]} [features] that the device is to have, where its adapter has them
  * @returns {Promise<Choice>} the device is the caller's
  * @throws {BmError} `unsupported`, `memory`, `gpu` (also where its results are wrong): with 'webgpu' only
  */
-export async function chooseDevice(core, config, { device, state, head }) {
+export async function chooseDevice(core, config, { device, state, head }, features = []) {
   if (device === 'wasm') return { device: null, note: null }
   const why =
     state !== 'f32'
@@ -37,7 +38,7 @@ export async function chooseDevice(core, config, { device, state, head }) {
           : null
   try {
     if (why) throw new BmError('unsupported', `the GPU: ${why}`)
-    const opened = await GpuDevice.open(await findGpu())
+    const opened = await GpuDevice.open(await findGpu(), features)
     const note = await closedOnError(opened, async () => {
       const reason = device === 'auto' ? softwareReason(opened) : null
       if (reason) return reason

@@ -41,6 +41,8 @@ const SPARE_BYTES = 32e6
 
 /**
  * @typedef {object} BenchSettingReport
+ * @property {'wasm' | 'webgpu'} device
+ * @property {GpuReport | null} gpu  null: WebAssembly
  * @property {number} threads      that were started
  * @property {number} threadsUsed  of them, when decoding last; found by what tokens cost
  * @property {string} variant      kernel family
@@ -50,10 +52,18 @@ const SPARE_BYTES = 32e6
  * @property {DecodeReport} decode
  * @property {PrefillReport} prefill
  * @property {{ decode: StepReport[], prefill: StepReport[] } | null} steps  one token at a time, and a chunk of `chunkTokens`.
- *   null: the module is from before its steps could be called one by one
- * @property {{ bytes: number, limitBytes: number }} memory  of the module; weights + state + 32 MB
+ *   null: the module is from before its steps could be called one by one, or the GPU's clock cannot be read
+ * @property {{ bytes: number, limitBytes: number }} memory  of the module, or of the buffers on the GPU; weights + state + 32 MB
  * @property {{ earlyPosition: number, latePosition: number, earlyMs: number, lateMs: number, ratio: number } | null} long  ms to
  *   decode a token after so many others, and late / early; null: not asked for
+ */
+
+/**
+ * @typedef {object} GpuReport
+ * @property {string} adapter      its vendor, architecture and description, as far as the browser tells
+ * @property {boolean} isSoftware  it is a program on the processor
+ * @property {boolean} hasClock    whether it has `timestamp-query`, by which steps are timed, each dispatch in a pass of its own
+ * @property {number} copyGbPerS   the quickest copy from buffer to buffer, 10^9 bytes/s, what is read and what is written
  */
 
 /**
@@ -63,7 +73,7 @@ const SPARE_BYTES = 32e6
  * @property {number} tokensPerS
  * @property {number} speed        times that of the first setting
  * @property {number} gbPerS       `bytesPerToken` in that time, 10^9 bytes/s
- * @property {number} boundMs      a token, if the bytes were read as fast as `streams` says for as many threads
+ * @property {number} boundMs      a token, if the bytes were read as fast as `streams` says for as many threads; on the GPU, as fast as it copies
  * @property {number} boundShare   boundMs / ms: 1 would be at the bound
  * @property {number} bestBoundShare  boundMs / bestMs
  * @property {number[]} roundMs    a token, of each round
@@ -86,6 +96,7 @@ const SPARE_BYTES = 32e6
  * @property {number} ms           a token
  * @property {number} share        of the sum over all steps
  * @property {number} gbPerS       weights and state that it reads and writes, 10^9 bytes/s
+ * @property {number} boundShare   gbPerS of what `streams` says for as many threads; on the GPU, of `copyGbPerS`
  * @property {number | null} gigaWeightsPerS  of a binary product: 10^9 weights times tokens a second
  */
 
@@ -129,8 +140,8 @@ export function reportOf(
     settings: settings.map((measured) => {
       const { threads } = measured.subject.setting
       const stream = streams.find((other) => other.threads === threads)
-      const boundMs = bytesPerToken / (stream?.bytesPerMs ?? Number.NaN)
-      return settingReport(measured, first, { traffic, bytesPerToken, boundMs, longTokens })
+      const bytesPerMs = measured.gpu?.copyBytesPerMs ?? stream?.bytesPerMs ?? Number.NaN
+      return settingReport(measured, first, { traffic, bytesPerToken, bytesPerMs, longTokens })
     }),
   }
 }
@@ -141,25 +152,28 @@ const sumOf = (values) => [...values].reduce((sum, value) => sum + value, 0)
 /**
  * @param {BenchMeasured} measured
  * @param {BenchMeasured} first
- * @param {{ traffic: Traffic, bytesPerToken: number, boundMs: number, longTokens: number }} facts of all settings, but the bound is of its own threads
+ * @param {{ traffic: Traffic, bytesPerToken: number, bytesPerMs: number, longTokens: number }} facts of all settings, but bytesPerMs, which memory can do, is of its own
  * @returns {BenchSettingReport}
  */
-function settingReport(measured, first, { traffic, bytesPerToken, boundMs, longTokens }) {
-  const { subject, rounds, chunkTokens, memoryBytes, threadsUsed, long } = measured
+function settingReport(measured, first, { traffic, bytesPerToken, bytesPerMs, longTokens }) {
+  const { subject, rounds, chunkTokens, memoryBytes, gpu, threadsUsed, long } = measured
   const { load, setting, model, steps } = subject
+  const boundMs = bytesPerToken / bytesPerMs
   const decode = timesOf(rounds, first.rounds, ({ decodeMs }) => decodeMs)
   const prefill = timesOf(rounds, first.rounds, ({ prefillMs }) => prefillMs)
   const decodeSteps = stepReports(
     steps,
     rounds.map((round) => round.decodeSteps),
-    { tokens: 1, traffic },
+    { tokens: 1, traffic, bytesPerMs },
   )
   const prefillSteps = stepReports(
     steps,
     rounds.map((round) => round.prefillSteps),
-    { tokens: chunkTokens, traffic },
+    { tokens: chunkTokens, traffic, bytesPerMs },
   )
   return {
+    device: gpu ? 'webgpu' : 'wasm',
+    gpu: gpu && gpuReport(gpu),
     threads: setting.threads,
     threadsUsed,
     variant: model.variant,
@@ -183,6 +197,11 @@ function settingReport(measured, first, { traffic, bytesPerToken, boundMs, longT
   }
 }
 
+/** @param {import('./gpu-subject.js').GpuFacts} facts @returns {GpuReport} */
+function gpuReport({ adapter, isSoftware, hasClock, copyBytesPerMs }) {
+  return { adapter, isSoftware, hasClock, copyGbPerS: copyBytesPerMs / 1e6 }
+}
+
 /**
  * @param {import('./bench-run.js').BenchRound[]} rounds
  * @param {import('./bench-run.js').BenchRound[]} firstRounds of the first setting
@@ -204,21 +223,23 @@ function timesOf(rounds, firstRounds, msOf) {
 /**
  * @param {string[]} steps
  * @param {number[][]} rounds ms of each step, for all the tokens
- * @param {{ tokens: number, traffic: Traffic }} chunk
+ * @param {{ tokens: number, traffic: Traffic, bytesPerMs: number }} chunk
  * @returns {StepReport[]}
  */
-function stepReports(steps, rounds, { tokens, traffic: { stepBytes, signs } }) {
+function stepReports(steps, rounds, { tokens, traffic: { stepBytes, signs }, bytesPerMs }) {
   const bytes = stepBytes(tokens)
   const times = steps.map((_, i) => median(rounds.map((round) => round[i])))
   const total = sumOf(times)
   return steps.map((step, i) => {
     const ms = times[i]
     const weights = signs.get(step)
+    const speed = (bytes.get(step) ?? 0) / ms
     return {
       step,
       ms: ms / tokens,
       share: ms / total,
-      gbPerS: (bytes.get(step) ?? 0) / ms / 1e6,
+      gbPerS: speed / 1e6,
+      boundShare: speed / bytesPerMs,
       gigaWeightsPerS: weights === undefined ? null : (weights * tokens) / ms / 1e6,
     }
   })

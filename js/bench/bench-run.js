@@ -10,6 +10,7 @@
 import { Core } from '../core.js'
 import { breathe } from '../platform.js'
 import { BenchSubject } from './bench-subject.js'
+import { GpuSubject } from './gpu-subject.js'
 
 /** A setting works at least this long before it is timed, and at least so many tokens: a team tries its sizes on them. */
 const WARM_UP_MS = 1000
@@ -26,6 +27,8 @@ export const LONG_START = 100
 const STREAM_TASKS = 256
 /** Passes over them in a round; the quickest of all counts. */
 const STREAM_PASSES = 3
+
+/** @typedef {BenchSubject | GpuSubject} Subject */
 
 /**
  * @typedef {object} BenchPlan
@@ -46,11 +49,12 @@ const STREAM_PASSES = 3
 
 /**
  * @typedef {object} BenchMeasured of one setting
- * @property {BenchSubject} subject     closed
+ * @property {Subject} subject     closed
  * @property {BenchRound[]} rounds
  * @property {number} decodeTokens      in a round
  * @property {number} chunkTokens       in a chunk that was timed step by step
- * @property {number} memoryBytes       of the module after the rounds
+ * @property {number} memoryBytes       of the module, or of the GPU, after the rounds
+ * @property {import('./gpu-subject.js').GpuFacts | null} gpu  null: WebAssembly
  * @property {number} threadsUsed       of those it has, in the last round
  * @property {{ earlyMs: number[], lateMs: number[] } | null} long  ms a token of each round
  */
@@ -59,7 +63,8 @@ const STREAM_PASSES = 3
  * @typedef {object} BenchResults
  * @property {BenchMeasured[]} settings  in the plan's order
  * @property {import('../format.js').TensorSpec[]} tensors  of the model
- * @property {{ threads: number, bytesPerMs: number }[]} streams  the quickest reading of memory, by the number of threads
+ * @property {{ threads: number, bytesPerMs: number }[]} streams  the quickest reading of memory, by the number of threads; none where nothing runs in
+ *   WebAssembly
  */
 
 /**
@@ -69,16 +74,17 @@ const STREAM_PASSES = 3
  * @throws {BmError} as loading does; `argument` or `unsupported` for a setting that its module or this page cannot have; or `signal.reason`
  */
 export async function runBench(plan, { signal, onProgress }) {
-  /** @type {BenchSubject[]} */
+  /** @type {Subject[]} */
   const subjects = []
   /** @type {MemoryStream | null} */
   let stream = null
   try {
     for (const [i, setting] of plan.settings.entries()) {
       onProgress(`loading, setting ${i + 1} of ${plan.settings.length}`)
-      subjects.push(await BenchSubject.open(plan.model, setting, signal))
+      subjects.push(await openSubject(plan.model, setting, signal))
     }
-    stream = await MemoryStream.open(plan.settings.map(({ threads }) => threads))
+    const onCore = plan.settings.filter(({ device }) => device !== 'webgpu')
+    if (onCore.length > 0) stream = await MemoryStream.open(onCore.map(({ threads }) => threads))
     /** @type {BenchMeasured[]} */
     const settings = []
     for (const [i, subject] of subjects.entries()) {
@@ -88,22 +94,30 @@ export async function runBench(plan, { signal, onProgress }) {
     for (let round = 1; round <= plan.rounds; round++) {
       onProgress(`round ${round} of ${plan.rounds}`)
       for (const measured of settings) await runRound(measured, plan)
-      await stream.read(signal)
+      await stream?.read(signal)
     }
     for (const measured of settings) {
-      measured.memoryBytes = measured.subject.core.memoryBytes
-      measured.threadsUsed = measured.subject.core.threads
+      const { core } = measured.subject
+      measured.gpu = measured.subject instanceof GpuSubject ? measured.subject.gpu : null
+      measured.memoryBytes = measured.gpu?.bytes ?? core.memoryBytes
+      measured.threadsUsed = core.threads
     }
     if (plan.longTokens > 0) {
       for (const measured of settings) measured.long = await runLong(measured, plan, onProgress)
     }
     const [{ core, model }] = subjects
     const tensors = core.tensors(model.config)
-    return { settings, tensors, streams: stream.results }
+    return { settings, tensors, streams: stream?.results ?? [] }
   } finally {
     for (const subject of subjects) subject.close()
     stream?.close()
   }
+}
+
+/** @param {import('./bench-subject.js').BenchModel} model @param {import('./bench-subject.js').BenchSetting} setting @param {AbortSignal} signal @returns {Promise<Subject>} */
+function openSubject(model, setting, signal) {
+  const kind = setting.device === 'webgpu' ? GpuSubject : BenchSubject
+  return kind.open(model, setting, signal)
 }
 
 /** @param {number} ms of one @param {{ least: number, most: number }} range @returns {number} how many are a sample */
@@ -111,7 +125,7 @@ function sampleSize(ms, { least, most }) {
   return Math.min(most, Math.max(least, Math.ceil(SAMPLE_MS / ms)))
 }
 
-/** @param {BenchSubject} subject @param {BenchPlan} plan @returns {Promise<BenchMeasured>} without rounds */
+/** @param {Subject} subject @param {BenchPlan} plan @returns {Promise<BenchMeasured>} without rounds */
 async function warmUp(subject, { promptTokens }) {
   const chunkTokens = Math.min(promptTokens, subject.session.maxChunk)
   const began = performance.now()
@@ -133,6 +147,7 @@ async function warmUp(subject, { promptTokens }) {
     decodeTokens: sampleSize(decodeMs, DECODE_TOKENS),
     chunkTokens,
     memoryBytes: 0,
+    gpu: null,
     threadsUsed: 0,
     long: null,
   }
@@ -149,6 +164,7 @@ async function runRound({ subject, rounds, decodeTokens, chunkTokens }, { prompt
     round.prefillSteps = await subject.timeSteps(chunks, chunkTokens)
     round.decodeSteps = await subject.timeSteps(decodeTokens, 1)
   }
+  if (subject instanceof GpuSubject) await subject.readMemory()
   rounds.push(round)
 }
 
@@ -159,10 +175,10 @@ async function runRound({ subject, rounds, decodeTokens, chunkTokens }, { prompt
  * @param {BenchPlan} plan
  * @param {(what: string) => void} onProgress
  */
-async function runLong({ subject, decodeTokens }, { model, rounds, longTokens }, onProgress) {
-  const { precision, state } = model
-  const late = subject.model.createSession({ precision, state })
-  const step = 8 * late.maxChunk
+async function runLong({ subject, decodeTokens }, { rounds, longTokens }, onProgress) {
+  const late = /** @type {never} */ (await subject.openSession()) // of the subject's own kind
+  const { maxChunk } = subject.session
+  const step = 8 * maxChunk
   for (let done = 0; done < LONG_START + longTokens; done += step) {
     onProgress(`long text, token ${done} of ${longTokens}`)
     await subject.prefill(Math.min(step, LONG_START + longTokens - done), late)
@@ -175,7 +191,6 @@ async function runLong({ subject, decodeTokens }, { model, rounds, longTokens },
     long.earlyMs.push(await subject.decode(decodeTokens))
     long.lateMs.push(await subject.decode(decodeTokens, late))
   }
-  late.close()
   return long
 }
 

@@ -17,7 +17,8 @@ import { randomModel, syntheticConfig } from './synthetic-model.js'
 
 /**
  * @typedef {object} BenchSetting what is compared
- * @property {number} threads
+ * @property {'wasm' | 'webgpu'} [device]  default: WebAssembly; the GPU's is js/bench/gpu-subject.js
+ * @property {number} threads   1 on the GPU
  * @property {string} [variant] kernel family; default: the fastest
  * @property {string} [wasm]    path or URL of the module; default: of the package
  */
@@ -44,10 +45,12 @@ export class BenchSubject {
    * @param {import('../core-model.js').CoreModel} parts.model
    * @param {CoreSession} parts.session
    * @param {{ ms: number, fileBytes: number } | null} parts.load
+   * @param {import('../timeline.js').StateOptions} parts.options
    * @param {AbortSignal} parts.signal
    */
-  constructor({ setting, core, model, session, load, signal }) {
+  constructor({ setting, core, model, session, load, options, signal }) {
     this.setting = setting
+    this.options = options
     this.core = core
     this.model = model
     this.session = session
@@ -81,12 +84,18 @@ export class BenchSubject {
             model: await randomModel(core, syntheticConfig(synthetic), { variant, head, signal }),
             header: null,
           }
-        : await loadFile(core, wanted, variant, signal)
+        : await loadFile(
+            core,
+            wanted,
+            ({ config }) => core.createModel(config, { variant, head }),
+            signal,
+          )
       const { model, header } = loaded
       await core.startTeam(threads)
-      const session = model.createSession({ precision, state })
+      const options = { precision, state }
+      const session = model.createSession(options)
       const load = header && { ms: performance.now() - began, fileBytes: header.fileBytes }
-      return new BenchSubject({ setting, core, model, session, load, signal })
+      return new BenchSubject({ setting, core, model, session, load, options, signal })
     } catch (error) {
       core.close()
       throw error
@@ -99,9 +108,14 @@ export class BenchSubject {
     this.signal.throwIfAborted()
   }
 
-  /** @param {number} i @returns {number} some token id, not the same for neighbours */
+  /** @param {number} i @returns {number} */
   #id(i) {
-    return (i * 7919) % this.model.config.vocab_size
+    return someId(i, this.model.config)
+  }
+
+  /** @returns {CoreSession} another text over the same weights */
+  openSession() {
+    return this.model.createSession(this.options)
   }
 
   /**
@@ -188,13 +202,21 @@ export class BenchSubject {
   }
 }
 
-/** @param {Core} core @param {BenchModel} wanted @param {string | undefined} variant @param {AbortSignal} signal */
-async function loadFile(core, { source, download, head }, variant, signal) {
+/** @param {number} i @param {import('../format.js').ModelConfig} config @returns {number} some token id, not the same for neighbours */
+export const someId = (i, { vocab_size: vocabulary }) => (i * 7919) % vocabulary
+
+/**
+ * @template {import('../generate.js').AnyModel} M
+ * @param {Core} core
+ * @param {BenchModel} wanted
+ * @param {(header: import('../format.js').PackedHeader) => M | Promise<M>} modelFor
+ * @param {AbortSignal} signal
+ * @returns {Promise<{ model: M, header: import('../format.js').PackedHeader }>}
+ */
+export async function loadFile(core, { source, download, head }, modelFor, signal) {
   if (!source) throw new BmError('internal', 'a benchmark without a model')
   const file = await openSource(source, { options: download, signal })
   try {
-    const modelFor = (/** @type {import('../format.js').PackedHeader} */ { config }) =>
-      core.createModel(config, { variant, head })
     return await loadModel(core, file, { modelFor, head })
   } finally {
     await file.close()

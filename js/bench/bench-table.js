@@ -23,6 +23,14 @@ const STEP_WORDS = {
   head: 'logits of a token',
 }
 
+/** Where the GPU's steps are others: it has no integers and no tables, and the gate is with the norm. @type {Record<string, string>} */
+const GPU_STEP_WORDS = {
+  ...STEP_WORDS,
+  prepare_in: 'norm',
+  scan: 'conv, state',
+  prepare_out: 'gate, norm',
+}
+
 /** @param {number} value @returns {string} three digits that count */
 function digits(value) {
   if (!Number.isFinite(value)) return '-'
@@ -51,7 +59,8 @@ function align(rows) {
 }
 
 /** @param {BenchSettingReport} setting */
-function labelOf({ threads, variant, wasm }) {
+function labelOf({ gpu, threads, variant, wasm }) {
+  if (gpu) return `GPU, ${variant}`
   const module = wasm === null ? '' : `, ${wasm}`
   return `${threads} ${threads === 1 ? 'thread' : 'threads'}, ${variant}${module}`
 }
@@ -66,6 +75,7 @@ export function tableOf(report) {
 
 /** @param {BenchReport} report */
 function headOf({
+  settings,
   machine,
   model,
   precision,
@@ -79,12 +89,17 @@ function headOf({
   const { n_layer: layers, d_model: width, vocab_size: vocabulary } = model.config
   const reading = streams.map(
     ({ threads, gbPerS }) =>
-      `${digits(gbPerS)} GB/s with ${threads} thread${threads > 1 ? 's' : ''}`,
+      `read at ${digits(gbPerS)} GB/s with ${threads} thread${threads > 1 ? 's' : ''}`,
   )
+  const gpu = settings.find((setting) => setting.gpu)?.gpu
+  if (gpu) reading.push(`copied at ${digits(gpu.copyGbPerS)} GB/s by the GPU`)
+  const adapter = gpu
+    ? `gpu      ${gpu.adapter}${gpu.isSoftware ? ', a program and no GPU' : ''}\n`
+    : ''
   return `machine  ${machine.cpu ?? 'unknown processor'}, ${machine.cores} cores, ${machine.runtime}, bimamba ${machine.bimamba}, ${machine.date}
 model    ${model.source}: ${layers} layers, d_model ${width}, ${vocabulary} tokens, projections ${projectionsOf(model.config)}; weights ${formatBytes(model.weightBytes)}, state ${formatBytes(model.stateBytes)}
 work     precision ${precision}, state ${state}${head === 'int4' ? ', head int4' : ''}; ${rounds} rounds; a prompt of ${promptTokens} tokens, ${chunkTokens} at once
-memory   read at ${reading.join(', ')}; a token moves ${formatBytes(model.bytesPerToken)}
+${adapter}memory   ${reading.join(', ')}; a token moves ${formatBytes(model.bytesPerToken)}
 `
 }
 
@@ -108,7 +123,7 @@ function speedsOf(settings) {
 
 /** @param {BenchReport} report @param {BenchSettingReport} setting @returns {string[]} blocks of lines */
 function detailsOf({ model, chunkTokens }, setting) {
-  const { load, decode, steps, memory, long, threads, threadsUsed } = setting
+  const { gpu, load, decode, steps, memory, long, threads, threadsUsed } = setting
   const used = threads > 1 ? ` (${threadsUsed} used)` : ''
   const words = load
     ? `${digits(load.ms)} ms until it is ready, ${formatBytes(load.bytesPerS)}/s`
@@ -120,41 +135,50 @@ function detailsOf({ model, chunkTokens }, setting) {
     `${labelOf(setting)}${used}`,
     `  load    ${words}`,
     `  memory  ${formatBytes(memory.bytes)}, ${fits} weights + state + 32 MB = ${formatBytes(memory.limitBytes)}`,
-    `  bound   reading ${formatBytes(model.bytesPerToken)} takes ${digits(decode.boundMs)} ms: decoding reaches ${percent(decode.boundShare)} of that speed (${percent(decode.bestBoundShare)} in the best round)${cached}`,
+    `  bound   ${gpu ? 'moving' : 'reading'} ${formatBytes(model.bytesPerToken)}${gpu ? ' as fast as it copies' : ''} takes ${digits(decode.boundMs)} ms: decoding reaches ${percent(decode.boundShare)} of that speed (${percent(decode.bestBoundShare)} in the best round)${cached}`,
   ]
   if (long) {
     lines.push(
       `  long    a token takes ${digits(long.earlyMs)} ms after ${long.earlyPosition} others, ${digits(long.lateMs)} ms after ${long.latePosition}: ${long.ratio.toFixed(3)} times as long`,
     )
   }
-  if (!steps) lines.push('  steps   not measured: this module cannot run them one by one')
+  if (!steps) {
+    const why = gpu
+      ? 'the adapter has no timestamp-query, or too few for so many layers; times are of whole tokens'
+      : 'this module cannot run them one by one'
+    lines.push(`  steps   not measured: ${why}`)
+  }
   const block = `${lines.join('\n')}\n`
   if (!steps) return [block]
-  return [block + stepsOf(steps.decode, steps.prefill, chunkTokens)]
+  return [block + stepsOf(steps, chunkTokens, gpu !== null)]
 }
 
+/** @param {StepReport} step */
+const weightsOf = ({ gigaWeightsPerS }) => (gigaWeightsPerS === null ? '' : digits(gigaWeightsPerS))
+
 /**
- * @param {StepReport[]} decode
- * @param {StepReport[]} prefill
+ * @param {{ decode: StepReport[], prefill: StepReport[] }} steps
  * @param {number} chunkTokens
+ * @param {boolean} isGpu  every step beside what its memory does
  */
-function stepsOf(decode, prefill, chunkTokens) {
+function stepsOf({ decode, prefill }, chunkTokens, isGpu) {
   const cells = (/** @type {StepReport | undefined} */ step) =>
     step
       ? [
           digits(step.ms),
           percent(step.share),
           digits(step.gbPerS),
-          step.gigaWeightsPerS === null ? '' : digits(step.gigaWeightsPerS),
+          isGpu ? percent(step.boundShare) : weightsOf(step),
         ]
       : []
+  const words = isGpu ? GPU_STEP_WORDS : STEP_WORDS
   const rows = decode.map((step, i) => [
-    `  ${step.step.padEnd(12)} ${STEP_WORDS[step.step] ?? ''}`,
+    `  ${step.step.padEnd(12)} ${words[step.step] ?? ''}`,
     ...cells(step),
     ...cells(prefill[i]),
   ])
   const sum = (/** @type {StepReport[]} */ steps) => digits(steps.reduce((ms, s) => ms + s.ms, 0))
-  const of = ['ms/token', 'share', 'GB/s', 'Gweights/s']
+  const of = ['ms/token', 'share', 'GB/s', isGpu ? 'of copy' : 'Gweights/s']
   return align([
     ['  steps', 'one token:', '', '', '', `${chunkTokens} at once:`, '', '', ''],
     ['', ...of, ...of],

@@ -124,16 +124,25 @@ export function* randomWeights(core, config) {
 export async function randomModel(core, config, { variant, head, signal } = {}) {
   const model = core.createModel(config, { variant, head })
   try {
-    for (const { index, offset, bytes } of randomWeights(core, config)) {
-      model.write(index, offset, bytes)
-      if (offset > 0) continue
-      await breathe()
-      signal?.throwIfAborted()
-    }
-    for (let part = 0; part < model.parts; part++) model.seal(part)
+    await fillRandomly(model, core, signal)
     return model
   } catch (error) {
     model.close()
     throw error
   }
+}
+
+/**
+ * @param {import('../generate.js').AnyModel} model  empty; sealed afterwards
+ * @param {import('../format.js').TensorTable} core
+ * @param {AbortSignal} [signal]
+ */
+export async function fillRandomly(model, core, signal) {
+  for (const { index, offset, bytes } of randomWeights(core, model.config)) {
+    model.write(index, offset, bytes)
+    if (offset > 0) continue
+    await breathe()
+    signal?.throwIfAborted()
+  }
+  for (let part = 0; part < model.parts; part++) model.seal(part)
 }

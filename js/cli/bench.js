@@ -28,6 +28,11 @@ Usage: bimamba bench [options]
 
 Measures loading, decoding, prompts, the steps of a token, and memory. What is repeated is compared, round by round.`
 
+/** @type {('wasm' | 'webgpu')[]} */
+const DEVICES = ['wasm', 'webgpu']
+/** What the GPU does not have. */
+const OF_WASM = ['threads', 'variant', 'wasm']
+
 /** Options that are counts. */
 const COUNTS = {
   threads: { default: 1, min: 1, max: 64 },
@@ -42,6 +47,11 @@ export const OPTIONS = {
   synthetic: {
     value: SHAPE_NAMES.join('|'),
     help: 'random weights of this published shape instead of a model',
+  },
+  device: {
+    value: DEVICES.join('|'),
+    multiple: true,
+    help: 'that computes (default wasm; may be repeated); in Node webgpu needs the package of that name',
   },
   threads: {
     value: 'N',
@@ -127,6 +137,22 @@ function readShape(values) {
 
 /** @param {ParsedOptions['values']} values @returns {BenchPlan['settings']} every combination */
 function readCombinations(values) {
+  const devices = values.get('device') ?? DEVICES.slice(0, 1)
+  for (const name of devices) {
+    if (DEVICES.some((one) => one === name)) continue
+    throw new UsageError(`--device is '${name}', want ${DEVICES.join(', ')}`)
+  }
+  if (!devices.includes('wasm')) {
+    const extra = OF_WASM.find((name) => values.has(name))
+    if (extra) throw new UsageError(`--${extra} is not of the GPU: add --device wasm`)
+  }
+  return devices.flatMap((name) =>
+    name === 'wasm' ? wasmCombinations(values) : [{ device: 'webgpu', threads: 1 }],
+  )
+}
+
+/** @param {ParsedOptions['values']} values @returns {BenchPlan['settings']} */
+function wasmCombinations(values) {
   const counts = (values.get('threads') ?? [undefined]).map((text) => readCount('threads', text))
   /** @type {{ variant?: string }[]} */
   const variants = values.get('variant')?.map((variant) => ({ variant })) ?? [{}]

@@ -15,6 +15,7 @@ export const USAGE = {
   copyDst: 0x0008,
   uniform: 0x0040,
   storage: 0x0080,
+  queryResolve: 0x0200,
 }
 const MAP_READ = 0x0001
 
@@ -27,8 +28,20 @@ async function attempt(make) {
   }
 }
 
+/** What a device failed at: it was lost, or refused what was asked of it. */
+export class DeviceFailure extends BmError {
+  /** @param {GpuDevice} device @param {string} message @param {{ cause?: unknown }} [options] */
+  constructor(device, message, options) {
+    super('gpu', message, options)
+    /** Which device: what is heard late of one that was replaced says nothing about the other. */
+    this.device = device
+  }
+}
+
 export class GpuDevice {
   #device
+  /** @type {GPUBuffer[] | null} what the `making` that is at work has made */
+  #made = null
   /** @type {string | null} why nothing can be done any more */
   lost = null
 
@@ -45,18 +58,20 @@ export class GpuDevice {
   }
 
   /**
-   * With the limits and features that every WebGPU has.
+   * With the limits that every WebGPU has.
    *
    * @param {GPU | null | undefined} gpu  `navigator.gpu`, or what Node's package `webgpu` makes
+   * @param {readonly GPUFeatureName[]} [wanted]  features, of which the device has those that its adapter has; default: none
    * @returns {Promise<GpuDevice>}
    * @throws {BmError} `unsupported`
    */
-  static async open(gpu) {
+  static async open(gpu, wanted = []) {
     if (!gpu) throw new BmError('unsupported', 'WebGPU is not here')
     const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' })
     if (!adapter) throw new BmError('unsupported', 'WebGPU is here, but no adapter for it')
+    const requiredFeatures = wanted.filter((name) => adapter.features.has(name))
     try {
-      return new GpuDevice(await adapter.requestDevice(), adapter.info, gpu)
+      return new GpuDevice(await adapter.requestDevice({ requiredFeatures }), adapter.info, gpu)
     } catch (cause) {
       throw new BmError('unsupported', `no WebGPU device: ${reasonOf(cause)}`, { cause })
     }
@@ -76,6 +91,11 @@ export class GpuDevice {
     return this.#device.limits
   }
 
+  /** @returns {boolean} whether the GPU's clock can be read */
+  get hasClock() {
+    return this.#device.features.has('timestamp-query')
+  }
+
   get queue() {
     return this.#device.queue
   }
@@ -86,34 +106,55 @@ export class GpuDevice {
   }
 
   /**
-   * Runs what makes things, and fails when any of it failed.
+   * Runs what makes things, and fails when any of it failed; then the buffers that were made with it are freed.
    *
    * @template T
    * @param {string} what for the message
-   * @param {() => T | Promise<T>} make
+   * @param {() => T | Promise<T>} make  asks the device for everything before it awaits anything: only that is watched
    * @returns {Promise<T>}
    * @throws {BmError} `memory`; `gpu` for what the validator refuses, or when the device is lost
    */
   async making(what, make) {
     this.checkLost()
+    /** @type {GPUBuffer[]} */
+    const made = []
+    this.#made = made
     this.#device.pushErrorScope('validation')
     this.#device.pushErrorScope('out-of-memory')
-    const result = await attempt(make)
-    const memory = await this.#device.popErrorScope()
-    const validation = await this.#device.popErrorScope()
-    this.checkLost()
-    if (memory) {
-      throw new BmError('memory', `${what}: the GPU has no memory for it: ${memory.message}`)
+    const work = attempt(make)
+    // Closed before anyone else has a turn, so that scopes never interleave.
+    const scopes = [this.#device.popErrorScope(), this.#device.popErrorScope()]
+    this.#made = null
+    const [result, memory, validation] = await Promise.all([
+      work,
+      ...scopes.map((scope) => scope.catch(() => null)),
+    ])
+    try {
+      this.checkLost()
+      if (memory) {
+        throw new BmError('memory', `${what}: the GPU has no memory for it: ${memory.message}`)
+      }
+      if (validation) throw new DeviceFailure(this, `${what}: ${validation.message}`)
+      if ('error' in result) throw result.error
+      return result.value
+    } catch (error) {
+      for (const buffer of made) buffer.destroy()
+      throw error
     }
-    if (validation) throw new BmError('gpu', `${what}: ${validation.message}`)
-    if ('error' in result) throw result.error
-    return result.value
   }
 
   /** @param {number} bytes @param {number} usage @returns {GPUBuffer} zeroed; inside `making` */
   buffer(bytes, usage) {
     // Sizes are multiples of 4, and nothing is bound that is empty.
-    return this.#device.createBuffer({ size: Math.max(16, Math.ceil(bytes / 4) * 4), usage })
+    const size = Math.max(16, Math.ceil(bytes / 4) * 4)
+    const buffer = this.#device.createBuffer({ size, usage })
+    this.#made?.push(buffer)
+    return buffer
+  }
+
+  /** @param {number} count @returns {GPUQuerySet} of times; inside `making`, where there is a clock */
+  timestamps(count) {
+    return this.#device.createQuerySet({ type: 'timestamp', count })
   }
 
   /**
@@ -155,7 +196,7 @@ export class GpuDevice {
       await buffer.mapAsync(MAP_READ, 0, bytes)
     } catch (cause) {
       this.checkLost()
-      throw new BmError('gpu', `the GPU gave nothing back: ${reasonOf(cause)}`, { cause })
+      throw new DeviceFailure(this, `the GPU gave nothing back: ${reasonOf(cause)}`, { cause })
     }
     const copy = new Uint8Array(buffer.getMappedRange(0, bytes).slice(0))
     buffer.unmap()
@@ -163,7 +204,7 @@ export class GpuDevice {
   }
 
   checkLost() {
-    if (this.lost !== null) throw new BmError('gpu', `the GPU was lost: ${this.lost}`)
+    if (this.lost !== null) throw new DeviceFailure(this, `the GPU was lost: ${this.lost}`)
   }
 
   close() {

@@ -11,7 +11,7 @@ import { BmError } from '../errors.js'
 import { USAGE } from './gpu-device.js'
 import { createKernels, PRODUCT_TILES } from './gpu-kernels.js'
 import { GpuSession } from './gpu-session.js'
-import { MOST_TOKENS, segmentsOf, sizesOf } from './gpu-sizes.js'
+import { bytesOf, MOST_TOKENS, segmentsOf, sizesOf } from './gpu-sizes.js'
 
 /** @typedef {import('../core.js').Core} Core */
 /** @typedef {import('../format.js').ModelConfig} ModelConfig */
@@ -33,6 +33,8 @@ const HEADS = { I8: 'int8', F16: 'f16', F32: 'f32' }
 /** Small tensors wait in JavaScript until their part is complete; the names of the rest, which go straight to the GPU. */
 const LARGE = /^(embedding\.weight|head\.weight|layers\.\d+\.(in|out)_proj\.sign)$/
 
+/** What dispatches are recorded in: a pass of the GPU, or what times each of them. @typedef {Pick<GPUComputePassEncoder, 'setPipeline' | 'setBindGroup' | 'dispatchWorkgroups' | 'end'>} Pass */
+
 export class GpuModel {
   /** @type {Set<GpuSession>} that are open */
   #sessions = new Set()
@@ -41,6 +43,8 @@ export class GpuModel {
   /** @type {Map<number, number>} bytes that are missing, by part */
   #missing = new Map()
   #closed = false
+  /** What times each dispatch, while that is measured. @type {import('./gpu-profile.js').GpuProfile | null} */
+  profile = null
 
   /**
    * @param {GpuModelParts} parts
@@ -222,7 +226,7 @@ export class GpuModel {
 
   /**
    * Records a chunk: from the ids in `work.ids` to the final normed vectors of a session.
-   * @param {GPUComputePassEncoder} pass @param {GpuSession} session @param {number} tokens
+   * @param {Pass} pass @param {GpuSession} session @param {number} tokens
    */
   record(pass, session, tokens) {
     const { kernels, sizes, passes } = this
@@ -266,7 +270,7 @@ export class GpuModel {
     run(kernels.norm, session.finish, tokens)
   }
 
-  /** Records the logits after a token of the session's last chunk. @param {GPUComputePassEncoder} pass @param {GpuSession} session */
+  /** Records the logits after a token of the session's last chunk. @param {Pass} pass @param {GpuSession} session */
   recordHead(pass, session) {
     for (const [i, group] of session.heads.entries()) {
       pass.setPipeline(this.kernels.head)
@@ -279,17 +283,28 @@ export class GpuModel {
     if (this.#closed) throw new BmError('closed', 'the model was closed')
   }
 
-  /** Frees the weights, and the sessions that are still open; the device stays. Idempotent. */
-  free() {
-    if (this.#closed) return
-    this.#closed = true
-    for (const session of this.#sessions) session.close()
+  /** Each once: tables may be the same. */
+  get #buffers() {
     const tables = [this.embeddingTable, this.headTable].flatMap(({ segments, scales }) => [
       scales,
       ...segments.flatMap(({ buffer, uniform }) => [buffer, uniform]),
     ])
     const others = [...this.layers, this.normF, this.work].flatMap((one) => Object.values(one))
-    for (const buffer of [...tables, ...others]) buffer.destroy()
+    return new Set([...tables, ...others])
+  }
+
+  /** @returns {number} on the GPU: weights, what is worked in, and the open sessions */
+  get gpuBytes() {
+    const sessions = [...this.#sessions].reduce((sum, { gpuBytes }) => sum + gpuBytes, 0)
+    return bytesOf([...this.#buffers]) + sessions
+  }
+
+  /** Frees the weights, and the sessions that are still open; the device stays. Idempotent. */
+  free() {
+    if (this.#closed) return
+    this.#closed = true
+    for (const session of this.#sessions) session.close()
+    for (const buffer of this.#buffers) buffer.destroy()
   }
 
   /** Ends the device, too. Idempotent. */

@@ -8,7 +8,7 @@
 import { CoreLogits } from '../core-logits.js'
 import { BmError } from '../errors.js'
 import { USAGE } from './gpu-device.js'
-import { aligned, MOST_TOKENS } from './gpu-sizes.js'
+import { aligned, bytesOf, MOST_TOKENS } from './gpu-sizes.js'
 
 /** @typedef {import('./gpu-model.js').GpuModel} GpuModel */
 
@@ -56,10 +56,12 @@ export class GpuSession extends CoreLogits {
   heads = []
 
   /** @param {GpuModel} model @param {(session: GpuSession) => void} onClose @returns {Promise<GpuSession>} */
-  static create(model, onClose) {
+  static async create(model, onClose) {
     const { device, sizes } = model
     const bytes = layerBytes(sizes)
-    return device.making('a session', () => {
+    /** @type {GpuSession[]} */
+    const made = []
+    const make = () => {
       const each = (/** @type {number} */ one) =>
         device.buffer(sizes.nLayer * aligned(one), STORAGE)
       const buffers = {
@@ -70,8 +72,21 @@ export class GpuSession extends CoreLogits {
         chunk: device.buffer(16, USAGE.uniform | USAGE.copyDst),
         logits: device.buffer(4 * sizes.vocabSize, USAGE.mapRead | USAGE.copyDst),
       }
-      return new GpuSession(model, buffers, onClose)
-    })
+      const session = new GpuSession(model, buffers, onClose)
+      made.push(session)
+      return session
+    }
+    try {
+      return await device.making('a session', make)
+    } catch (error) {
+      made[0]?.close()
+      throw error
+    }
+  }
+
+  /** @returns {number} of its state and what it reads back */
+  get gpuBytes() {
+    return bytesOf(Object.values(this.#buffers))
   }
 
   /** Tokens consumed since the last reset. */
@@ -135,7 +150,7 @@ export class GpuSession extends CoreLogits {
     const chunk = Uint32Array.of(count, (this.#position - count) % history, Math.max(0, token))
     device.queue.writeBuffer(this.#buffers.chunk, 0, chunk)
     const encoder = device.encoder()
-    const pass = encoder.beginComputePass()
+    const pass = this.#model.profile?.begin(encoder, this) ?? encoder.beginComputePass()
     if (ids) this.#model.record(pass, this, count)
     if (token >= 0) this.#model.recordHead(pass, this)
     pass.end()

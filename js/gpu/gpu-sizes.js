@@ -63,6 +63,9 @@ export function sizesOf(c) {
 /** @param {number} bytes @returns {number} where the next part of a buffer may begin */
 export const aligned = (bytes) => Math.ceil(bytes / OFFSET_ALIGNMENT) * OFFSET_ALIGNMENT
 
+/** @param {readonly GPUBuffer[]} buffers @returns {number} */
+export const bytesOf = (buffers) => buffers.reduce((sum, { size }) => sum + size, 0)
+
 /**
  * @param {GpuSizes} sizes @param {number} mostBytes of a binding
  * @returns {{ first: number, count: number }[]} rows of a table, in parts that can be bound

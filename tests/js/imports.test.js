@@ -49,7 +49,7 @@ const JS_LAW = [
   {
     layer: 'bench',
     files: /^js\/bench\//,
-    mayImport: ['bench', 'package', 'core', 'platform', 'errors'],
+    mayImport: ['bench', 'package', 'core', 'gpu', 'platform', 'errors'],
   },
   {
     layer: 'cli',
