@@ -13,8 +13,14 @@ import { findGpu } from './platform.js'
 
 /** @typedef {import('./core.js').Core} Core */
 /** @typedef {import('./format.js').ModelConfig} ModelConfig */
-/** @typedef {{ device: GpuDevice | null, note: string | null }} Choice  note: why no GPU, where one was looked for */
+/**
+ * @typedef {object} Choice
+ * @property {GpuDevice | null} device
+ * @property {string | null} note  why no GPU, where one was looked for
+ * @property {Promise<void>} tested  rejects with `gpu` where results are wrong, or as `testDevice` does: nothing that the device computes counts before
+ */
 
+const DONE = Promise.resolve()
 /** Layers of the models that are timed, and tokens of each. */
 const PROBE = { layers: 4, tokens: 6 }
 
@@ -23,11 +29,12 @@ const PROBE = { layers: 4, tokens: 6 }
  * @param {ModelConfig} config
  * @param {{ device: 'wasm' | 'webgpu' | 'auto', state: string, head: string }} options
  * @param {readonly GPUFeatureName[]} [features] that the device is to have, where its adapter has them
- * @returns {Promise<Choice>} the device is the caller's
- * @throws {BmError} `unsupported`, `memory`, `gpu` (also where its results are wrong): with 'webgpu' only
+ * @returns {Promise<Choice>} the device is the caller's; its test goes on where it was asked for by name, since nothing else depends on it
+ * @throws {BmError} `unsupported`: with 'webgpu' only
  */
 export async function chooseDevice(core, config, { device, state, head }, features = []) {
-  if (device === 'wasm') return { device: null, note: null }
+  const none = (/** @type {string | null} */ note) => ({ device: null, note, tested: DONE })
+  if (device === 'wasm') return none(null)
   const why =
     state !== 'f32'
       ? `its state cannot be ${state}`
@@ -39,18 +46,23 @@ export async function chooseDevice(core, config, { device, state, head }, featur
   try {
     if (why) throw new BmError('unsupported', `the GPU: ${why}`)
     const opened = await GpuDevice.open(await findGpu(), features)
+    if (device === 'webgpu') {
+      const tested = testDevice(core, opened, config)
+      tested.catch(() => {}) // whoever has the choice awaits it
+      return { device: opened, note: null, tested }
+    }
     const note = await closedOnError(opened, async () => {
-      const reason = device === 'auto' ? softwareReason(opened) : null
+      const reason = softwareReason(opened)
       if (reason) return reason
       await testDevice(core, opened, config)
-      return device === 'auto' ? speedReason(core, opened, config) : null
+      return speedReason(core, opened, config)
     })
-    if (note === null) return { device: opened, note }
+    if (note === null) return { device: opened, note, tested: DONE }
     opened.close()
-    return { device: null, note }
+    return none(note)
   } catch (error) {
     if (device === 'webgpu' || !(error instanceof BmError)) throw error
-    return { device: null, note: error.message }
+    return none(error.message)
   }
 }
 

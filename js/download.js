@@ -44,7 +44,7 @@ import { RequestFailure } from './retry.js'
 
 /**
  * Takes a chunk that is right; its bytes are valid until it returns.
- * @typedef {(chunk: number, bytes: Uint8Array) => void} TakeChunk
+ * @typedef {(chunk: number, bytes: Uint8Array) => void | Promise<void>} TakeChunk
  */
 
 /** The first request is for so much: a small file as a whole. */
@@ -281,7 +281,7 @@ export class Download {
     if (!isGood) return false
     this.#cachedBytes += length
     this.#meter.addCached(length)
-    take(chunk, bytes)
+    await take(chunk, bytes)
     missing.done(chunk)
     return true
   }
@@ -290,7 +290,7 @@ export class Download {
   async #fetch({ map, missing, take }, chunks, buffer, signal) {
     const onBytes = (/** @type {number} */ count) => this.#meter.add(count)
     const onChunk = async (/** @type {number} */ chunk, /** @type {Uint8Array} */ bytes) => {
-      take(chunk, bytes)
+      await take(chunk, bytes)
       await this.#copy.write(chunk, map.range(chunk).start, bytes)
       missing.done(chunk)
     }

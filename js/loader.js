@@ -34,7 +34,8 @@ import { withName } from './file-header.js'
  * @param {ModelFile} file  the caller closes it
  * @template {CoreModel | GpuModel} [M=CoreModel]
  * @param {object} [options]
- * @param {((header: PackedHeader) => M | Promise<M>) | undefined} [options.modelFor] makes what takes the weights; default: a model of the core
+ * @param {((header: PackedHeader) => M | Promise<M>) | undefined} [options.modelFor] makes what takes the weights; default: a model of the core. When a promise of it rejects,
+ *   the caller ends what the file does, or waits for a chunk
  * @param {import('./core.js').HeadChoice | undefined} [options.head]
  * @param {LoadEvents<M>} [events]
  * @returns {Promise<{ model: M, header: PackedHeader }>} the caller closes the model
@@ -42,22 +43,28 @@ import { withName } from './file-header.js'
  */
 export async function loadModel(core, file, { modelFor, head } = {}, events = {}) {
   const header = await readModelHeader(core, file)
-  const made = modelFor ? await modelFor(header) : core.createModel(header.config, { head })
-  const model = /** @type {M} */ (made)
+  // The core has its memory at once, or nothing is fetched; a GPU gets ready while the first chunks are on their way.
+  const made = modelFor ? modelFor(header) : core.createModel(header.config, { head })
+  const making = Promise.resolve(/** @type {M | Promise<M>} */ (made))
+  const writer = making.then((model) => new TensorWriter(file.name, header, model, events))
+  writer.catch(() => {}) // who made the model hears of it, or whoever has a chunk for it
+  // A head that becomes int4 on its way must come in order.
+  const ordered = head === 'int4' && !header.config.tie_embeddings
+  const take = async (/** @type {number} */ chunk, /** @type {Uint8Array} */ bytes) =>
+    (await writer).write(chunk * header.chunkBytes, bytes)
+  const reading = file.readChunks(header, take, { ordered })
+  reading.catch(() => {}) // it is awaited below, unless something else fails before
   try {
-    const writer = new TensorWriter(file.name, header, model, events)
-    // A head that becomes int4 on its way must come in order.
-    const ordered = head === 'int4' && !header.config.tie_embeddings
-    const take = (/** @type {number} */ chunk, /** @type {Uint8Array} */ bytes) =>
-      writer.write(chunk * header.chunkBytes, bytes)
-    const reading = file.readChunks(header, take, { ordered })
-    reading.catch(() => {}) // it is awaited below, unless onModel throws
-    // While the first chunks are on their way.
+    const model = await making
     await events.onModel?.(model, header)
     await reading
     return { model, header }
   } catch (error) {
-    model.close()
+    // Without a model, the first chunk ends the reading.
+    await making.then(
+      (model) => model.close(),
+      () => reading.catch(() => {}),
+    )
     throw error
   }
 }

@@ -82,7 +82,7 @@ export class LocalFile {
         const chunk = next++
         const bytes = buffer.subarray(0, map.range(chunk).length)
         await this.#readChunk(map, chunk, bytes)
-        if (failure === null) take(chunk, bytes)
+        if (failure === null) await take(chunk, bytes)
       }
     }
     const lanes = Array.from({ length: ordered ? 1 : LANES }, () =>

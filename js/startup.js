@@ -185,6 +185,10 @@ class Startup {
   #tokenizer = Promise.resolve(null)
   /** @type {EarlyPrompt | null} */
   #prompt = null
+  /** @type {Promise<void>} of the GPU, before anything that it computes counts */
+  #tested = Promise.resolve()
+  /** @type {string | null} why not the GPU */
+  #note = null
   /** It has failed, and what fails now does so because of that. */
   #isOver = false
 
@@ -215,13 +219,10 @@ class Startup {
       (isWorthChoosing(fileBytes) && !config.projection_dtype
         ? quickestVariant(core, { precision })
         : undefined)
-    let note = /** @type {string | null} */ (null)
-    const modelFor = async (/** @type {PackedHeader} */ header) => {
-      const choice = await chooseDevice(core, header.config, this.#options)
-      note = choice.note
-      if (choice.device) return GpuModel.create(core, choice.device, header.config)
-      return core.createModel(header.config, { variant: variantFor(header), head })
-    }
+    const modelFor = (/** @type {PackedHeader} */ header) =>
+      this.#options.device === 'wasm'
+        ? core.createModel(header.config, { variant: variantFor(header), head })
+        : this.#chosenModel(core, header, () => variantFor(header))
     try {
       const { model, header } = await loadModel(
         core,
@@ -241,7 +242,12 @@ class Startup {
         },
       )
       meter.enter('start')
-      const [tokenizer, ids] = await Promise.all([this.#tokenizer, this.#prompt?.done, this.#team])
+      const [tokenizer, ids] = await Promise.all([
+        this.#tokenizer,
+        this.#prompt?.done,
+        this.#team,
+        this.#tested,
+      ])
       const draftModel = await this.#loadDraftModel(core, header)
       signal.throwIfAborted()
       return new Engine({
@@ -251,7 +257,7 @@ class Startup {
         header,
         tokenizer,
         options: this.#options,
-        deviceNote: note,
+        deviceNote: this.#note,
         reload: this.#reload,
         cache: this.#file.report(),
         readIds: ids ?? null,
@@ -266,6 +272,30 @@ class Startup {
       throw error
     } finally {
       signal.removeEventListener('abort', onAbort)
+    }
+  }
+
+  /**
+   * On the GPU, if that can be.
+   * @param {Core} core @param {PackedHeader} header @param {() => string | undefined} variantFor
+   * @returns {Promise<AnyModel>}
+   */
+  async #chosenModel(core, { config }, variantFor) {
+    try {
+      const { device, note, tested } = await chooseDevice(core, config, this.#options)
+      this.#note = note
+      this.#tested = tested
+      this.#failLoadOn(tested)
+      if (device) {
+        return await GpuModel.create(core, device, config).catch((error) => {
+          device.close()
+          throw error
+        })
+      }
+      return core.createModel(config, { variant: variantFor(), head: this.#options.head })
+    } catch (error) {
+      this.#stop.abort(error)
+      throw error
     }
   }
 

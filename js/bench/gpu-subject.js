@@ -77,10 +77,11 @@ export class GpuSubject {
     const made = []
     const modelFor = async (/** @type {import('../format.js').ModelConfig} */ config) => {
       const choice = { device: /** @type {const} */ ('webgpu'), ...wanted }
-      const { device } = await chooseDevice(core, config, choice, ['timestamp-query'])
+      const { device, tested } = await chooseDevice(core, config, choice, ['timestamp-query'])
       if (!device) throw new BmError('internal', 'a GPU that was not chosen')
       const model = await GpuModel.create(core, device, config)
       made.push(model)
+      await tested
       return model
     }
     try {

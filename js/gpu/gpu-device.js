@@ -40,6 +40,8 @@ export class DeviceFailure extends BmError {
 
 export class GpuDevice {
   #device
+  /** @type {Map<string, Promise<GPUComputePipeline>>} by their texts: models of one device share them */
+  #pipelines = new Map()
   /** @type {GPUBuffer[] | null} what the `making` that is at work has made */
   #made = null
   /** @type {string | null} why nothing can be done any more */
@@ -161,9 +163,16 @@ export class GpuDevice {
    * @param {string} code in WGSL
    * @param {readonly GPUBufferBindingType[]} bindings of group 0, in order
    * @param {string} label
-   * @returns {Promise<GPUComputePipeline>}
+   * @returns {Promise<GPUComputePipeline>} one for each text
    */
   pipeline(code, bindings, label) {
+    const made = this.#pipelines.get(`${label}\n${code}`) ?? this.#compile(code, bindings, label)
+    this.#pipelines.set(`${label}\n${code}`, made)
+    return made
+  }
+
+  /** @param {string} code @param {readonly GPUBufferBindingType[]} bindings @param {string} label */
+  #compile(code, bindings, label) {
     const device = this.#device
     const layout = device.createBindGroupLayout({
       entries: bindings.map((type, binding) => ({ binding, visibility: 4, buffer: { type } })),

@@ -115,9 +115,17 @@ export function kernelList(s) {
   ]
 }
 
-/** @param {GpuDevice} device @param {GpuSizes} sizes @returns {Promise<Kernels>} all compiled */
-export async function createKernels(device, sizes) {
-  const list = kernelList(sizes)
+/**
+ * @param {GpuDevice} device @param {GpuSizes} sizes
+ * @returns {Promise<Kernels>} all compiled
+ * @throws {BmError} `unsupported` at once, for sizes that no kernel has; it rejects with `gpu`
+ */
+export function createKernels(device, sizes) {
+  return compile(device, kernelList(sizes))
+}
+
+/** @param {GpuDevice} device @param {ReturnType<typeof kernelList>} list @returns {Promise<Kernels>} */
+async function compile(device, list) {
   const { default: shaders } = await import('../../dist/shaders.mjs')
   return device.making('the shaders', async () => {
     const made = await Promise.all(

@@ -54,7 +54,6 @@ export class GpuModel {
     this.device = parts.device
     this.config = parts.config
     this.sizes = parts.sizes
-    this.kernels = parts.kernels
     this.tensors = parts.tensors
     this.layers = parts.layers
     this.embeddingTable = parts.embeddingTable
@@ -70,11 +69,24 @@ export class GpuModel {
     for (const { part, sizeBytes } of this.tensors) {
       this.#missing.set(part, (this.#missing.get(part) ?? 0) + sizeBytes)
     }
-    this.passes = makePasses(this)
+    /** Shaders are compiled while weights arrive; sessions wait for it. */
+    this.ready = this.#finish(parts.kernels)
+    this.ready.catch(() => {}) // whoever needs it awaits it
+  }
+
+  /** @type {import('./gpu-kernels.js').Kernels} once it is ready */
+  kernels = /** @type {never} */ (null)
+  /** @type {ReturnType<typeof makePasses>} once it is ready */
+  passes = /** @type {never} */ (null)
+
+  /** @param {Promise<import('./gpu-kernels.js').Kernels>} kernels */
+  async #finish(kernels) {
+    this.kernels = await kernels
+    this.passes = await this.device.making('the passes', () => makePasses(this))
   }
 
   /**
-   * Makes all buffers and pipelines.
+   * Makes all buffers, and begins to compile: weights need not wait for that.
    *
    * @param {Core} core for what a state consists of, and for sampling
    * @param {GpuDevice} device
@@ -85,7 +97,8 @@ export class GpuModel {
   static async create(core, device, config) {
     const sizes = sizesOf(config)
     const tensors = core.tensors(config)
-    const kernels = await createKernels(device, sizes)
+    const kernels = createKernels(device, sizes)
+    kernels.catch(() => {}) // it is awaited in `ready`, unless there is no memory
     return device.making('the weights', () => {
       const make = (/** @type {number} */ floats, usage = STORAGE) =>
         device.buffer(4 * floats, usage)
@@ -210,6 +223,8 @@ export class GpuModel {
   /** @returns {Promise<GpuSession>} at position 0 */
   async createSession() {
     this.#checkOpen()
+    await this.ready
+    this.#checkOpen()
     const onClose = (/** @type {GpuSession} */ session) => void this.#sessions.delete(session)
     const session = await GpuSession.create(this, onClose)
     this.#sessions.add(session)
@@ -320,7 +335,7 @@ export class GpuModel {
  * @property {GpuDevice} device
  * @property {ModelConfig} config
  * @property {import('./gpu-sizes.js').GpuSizes} sizes
- * @property {import('./gpu-kernels.js').Kernels} kernels
+ * @property {Promise<import('./gpu-kernels.js').Kernels>} kernels
  * @property {TensorSpec[]} tensors
  * @property {LayerBuffers[]} layers
  * @property {Table} embeddingTable

@@ -13,6 +13,7 @@ const kept = []
 /**
  * @typedef {object} Disguise
  * @property {boolean} [none]        there is no adapter
+ * @property {boolean} [hardware]    it says that it is no program
  * @property {string[]} [without]    features that the adapter does not have
  * @property {Partial<Record<keyof GPUSupportedLimits, number>>} [limits]  of the devices, below what they are
  * @property {(descriptor: GPUBufferDescriptor, count: number) => 'memory' | 'validation' | 'throws' | undefined} [buffer]  how a buffer fails, by its number
@@ -65,8 +66,10 @@ export async function gpuAs(disguise) {
 
 /** @param {GPUAdapter} adapter @param {Disguise} disguise @param {Asked} asked */
 function disguised(adapter, disguise, asked) {
-  const { without = [] } = disguise
+  const { without = [], hardware = false } = disguise
+  const info = { vendor: 'acme', architecture: 'fast-1', description: '', isFallbackAdapter: false }
   return wrap(adapter, {
+    ...(hardware ? { info } : {}),
     features: new Set([...adapter.features].filter((name) => !without.includes(name))),
     requestDevice: async (/** @type {GPUDeviceDescriptor} */ descriptor = {}) => {
       if (disguise.device?.(asked.devices.length)) throw new Error('no device today')
