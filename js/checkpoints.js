@@ -4,6 +4,7 @@
  * Owns which positions are kept, within an amount of memory. Knows nothing about what is in a state.
  * The idea: one every 64 tokens (128, where few have room), until they take more memory than they may; then every second one goes, and the spacing doubles. So the
  * spacing grows with the length of the text, as it must when the memory does not. A state is never changed, so that forks share them.
+ * What can be lost (a GPU) has backups, too: of these only the last one is kept, and none where the others are as close.
  */
 
 /** @typedef {{ position: number, state: Uint8Array }} Checkpoint */
@@ -18,6 +19,10 @@ export class Checkpoints {
   #spacing
   /** @type {Checkpoint | null} kept beside the others, at any position */
   #pinned = null
+  /** @type {Checkpoint | null} the last one, at a multiple of `backupSpacing` */
+  #backup = null
+  /** Tokens between backups; Infinity: nothing can be lost. */
+  backupSpacing = Number.POSITIVE_INFINITY
 
   /** @param {number} capacity how many states may be kept at the same time */
   constructor(capacity) {
@@ -31,6 +36,8 @@ export class Checkpoints {
     copy.#list = [...this.#list]
     copy.#spacing = this.#spacing
     copy.#pinned = this.#pinned
+    copy.#backup = this.#backup
+    copy.backupSpacing = this.backupSpacing
     return copy
   }
 
@@ -41,18 +48,35 @@ export class Checkpoints {
 
   /** @returns {Uint8Array[]} all that are kept */
   get states() {
-    return [...this.#list, ...(this.#pinned ? [this.#pinned] : [])].map(({ state }) => state)
+    const single = [this.#pinned, this.#backup].filter((one) => one !== null)
+    return [...this.#list, ...single].map(({ state }) => state)
   }
 
   /** @param {number} position @returns {number} the next one after it at which a state is wanted */
   nextAfter(position) {
+    return Math.min(this.#nextListed(position), this.#nextBackup(position))
+  }
+
+  /** @param {number} position */
+  #nextListed(position) {
     if (this.#capacity === 0) return Number.POSITIVE_INFINITY
     const { position: last = 0 } = this.#list.at(-1) ?? {}
     return (Math.floor(Math.max(position, last) / this.#spacing) + 1) * this.#spacing
   }
 
+  /** @param {number} position */
+  #nextBackup(position) {
+    const { backupSpacing } = this
+    if (this.spacing <= backupSpacing) return Number.POSITIVE_INFINITY
+    return (Math.floor(position / backupSpacing) + 1) * backupSpacing
+  }
+
   /** @param {Checkpoint} checkpoint behind all others */
   add(checkpoint) {
+    if (checkpoint.position !== this.#nextListed(checkpoint.position - 1)) {
+      this.#backup = checkpoint
+      return
+    }
     this.#list.push(checkpoint)
     while (this.#list.length > this.#capacity) {
       this.#spacing *= 2
@@ -68,9 +92,11 @@ export class Checkpoints {
   /** @param {number} position @returns {Checkpoint | null} the last one that is not behind it */
   before(position) {
     const last = this.#list.findLast((checkpoint) => checkpoint.position <= position) ?? null
-    const pinned = this.#pinned
-    if (!pinned || pinned.position > position) return last
-    return last && last.position > pinned.position ? last : pinned
+    return [this.#pinned, this.#backup].reduce(
+      (best, one) =>
+        one && one.position <= position && one.position > (best?.position ?? 0) ? one : best,
+      last,
+    )
   }
 
   /** Forgets what is behind a position. @param {number} position */
@@ -78,5 +104,6 @@ export class Checkpoints {
     this.#list = this.#list.filter((checkpoint) => checkpoint.position <= position)
     if (this.#list.length === 0) this.#spacing = firstSpacing(this.#capacity)
     if (this.#pinned && this.#pinned.position > position) this.#pinned = null
+    if (this.#backup && this.#backup.position > position) this.#backup = null
   }
 }

@@ -42,6 +42,8 @@ export class CoreSession extends CoreLogits {
     this.#onClose = onClose
     this.#parts = parts
     this.maxChunk = maxChunk
+    /** Nothing here can be lost. */
+    this.backupTokens = Number.POSITIVE_INFINITY
     /** Of the block that `state` copies. */
     this.stateBytes = stateBytes
   }

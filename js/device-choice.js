@@ -20,6 +20,8 @@ import { findGpu } from './platform.js'
  * @property {Promise<void>} tested  rejects with `gpu` where results are wrong, or as `testDevice` does: nothing that the device computes counts before
  */
 
+const REOPEN = { tries: 4, pauseMs: 250 }
+
 const DONE = Promise.resolve()
 /** Layers of the models that are timed, and tokens of each. */
 const PROBE = { layers: 4, tokens: 6 }
@@ -63,6 +65,24 @@ export async function chooseDevice(core, config, { device, state, head }, featur
   } catch (error) {
     if (device === 'webgpu' || !(error instanceof BmError)) throw error
     return none(error.message)
+  }
+}
+
+/**
+ * Once more, after a loss: a process that died takes a moment to come back.
+ *
+ * @param {Core} core @param {ModelConfig} config @param {{ state: string, head: string }} options
+ * @returns {Promise<Choice>} as `chooseDevice` of 'webgpu'
+ * @throws {BmError} `unsupported`
+ */
+export async function chooseDeviceAgain(core, config, options) {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await chooseDevice(core, config, { ...options, device: 'webgpu' })
+    } catch (error) {
+      if (tries === REOPEN.tries) throw error
+      await new Promise((resolve) => setTimeout(resolve, REOPEN.pauseMs))
+    }
   }
 }
 

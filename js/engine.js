@@ -10,6 +10,8 @@ import { detokenize, TokenBytes } from './detokenizer.js'
 import { BmError } from './errors.js'
 import { projectionsOf } from './format.js'
 import { evaluate, generate, newStats } from './generate.js'
+import { DeviceFailure } from './gpu/gpu-device.js'
+import { GpuModel } from './gpu/gpu-model.js'
 import { needBos, needTokenizer, promptIds } from './prompt-ids.js'
 import { SessionHost } from './session-host.js'
 import { Timeline } from './timeline.js'
@@ -49,7 +51,9 @@ import { Timeline } from './timeline.js'
  * @property {'f32' | 'i16'} state
  * @property {'int8' | 'int4' | 'f16' | 'f32'} head  the type of the weights that give the logits
  * @property {'wasm' | 'webgpu'} device  that computes
- * @property {string | null} deviceNote  why not the GPU, where `device: 'auto'` has looked for one
+ * @property {string | null} deviceNote  why not the GPU, where `device: 'auto'` has looked for one, or how a GPU was lost
+ * @property {number | null} backupTokens  on the GPU: each text's state is copied from there every so many tokens, so no more of them are read again when it
+ *                                 is lost; null: WebAssembly, which is not
  * @property {string} variant      the kernel family: as asked for, or the quickest here. No result depends on it
  * @property {'plain' | 'relaxed'} simd  of the module: 'relaxed' where the JavaScript engine has relaxed SIMD. No result depends on it
  * @property {number} threads      that were started; how many of them work is found by what tokens cost
@@ -71,7 +75,7 @@ import { Timeline } from './timeline.js'
  *                                 what is freed is used again
  * @property {number} sessions     that are open
  * @property {number} snapshots    that are open
- * @property {number} keptBytes    states of snapshots and checkpoints, outside of the engine's memory
+ * @property {number} keptBytes    states of snapshots, checkpoints and, with a GPU, backups, outside of the engine's memory
  */
 
 /** @typedef {{ config: import('./format.js').ModelConfig, info: ModelInfo }} Description */
@@ -89,8 +93,10 @@ export class Engine {
   #reload
   /** @type {Description | null} */
   #description = null
-  /** @type {Promise<import('./core-model.js').CoreModel> | null} WebAssembly takes over from the GPU */
+  /** @type {Promise<import('./generate.js').AnyModel> | null} another device takes over */
   #takeover = null
+  /** How often a GPU was lost. */
+  #losses
   #tokenizer
   #table
   #formats
@@ -113,8 +119,9 @@ export class Engine {
    * @param {Tokenizer | null} parts.tokenizer
    * @param {EngineOptions} parts.options
    * @param {string | null} [parts.deviceNote]
-   * @param {((core: import('./core.js').Core) => Promise<{ model: import('./core-model.js').CoreModel, header: PackedHeader }>) | null} [parts.reload]
-   *   the same model again, in WebAssembly
+   * @param {((core: import('./core.js').Core, device: 'wasm' | 'webgpu') => Promise<{ model: import('./generate.js').AnyModel, header: PackedHeader }>) | null} [parts.reload]
+   *   the same model again
+   * @param {number} [parts.losses]  of GPUs while it was loaded
    * @param {import('./download.js').CacheReport | null} parts.cache
    * @param {Uint32Array | null} parts.readIds  what the session has read already
    * @param {import('./core-model.js').CoreModel | null} [parts.draftModel]  of the same vocabulary
@@ -133,6 +140,7 @@ export class Engine {
     this.#options = options
     this.#deviceNote = parts.deviceNote ?? null
     this.#reload = parts.reload ?? null
+    this.#losses = parts.losses ?? 0
     this.#cache = cache
     this.#readIds = readIds
     const shared = {
@@ -169,8 +177,9 @@ export class Engine {
       licence,
     } = this.#header
     const { state } = this.#options
-    const { variant, head } = this.#model
-    const isGpu = variant === 'webgpu'
+    const model = this.#model
+    const { variant, head } = model
+    const isGpu = model instanceof GpuModel
     // The GPU computes in f32 throughout.
     const precision = isGpu ? 'exact' : this.#options.precision
     const { memoryBytes, simd } = this.#core
@@ -198,6 +207,7 @@ export class Engine {
         head,
         device: isGpu ? 'webgpu' : 'wasm',
         deviceNote: this.#deviceNote,
+        backupTokens: model instanceof GpuModel ? model.backupTokens : null,
         variant,
         simd,
         threads,
@@ -288,15 +298,19 @@ export class Engine {
   }
 
   /**
-   * When the GPU is lost, WebAssembly goes on: the weights come from where they came from, and each text from its last checkpoint.
+   * When the GPU is lost it is opened again, once, and then WebAssembly goes on: the weights come from where they came from, and each text from its last checkpoint or backup.
    *
    * @param {unknown} error
-   * @returns {Promise<import('./core-model.js').CoreModel | null>} the model that computes now; null: the error stands
+   * @returns {Promise<import('./generate.js').AnyModel | null>} the model that computes now; null: the error stands
    */
   async #recover(error) {
-    const isLost = error instanceof BmError && error.code === 'gpu'
-    if (!isLost || !this.#reload || this.#closed) return null
-    this.#takeover ??= this.#takeOver(this.#reload, error.message)
+    if (!(error instanceof DeviceFailure) || !this.#reload || this.#closed) return null
+    const model = this.#model
+    // It may be told late, by a text that was waiting.
+    if (!(model instanceof GpuModel) || model.device !== error.device) return model
+    this.#takeover ??= this.#replace(this.#reload, error.message).finally(() => {
+      this.#takeover = null
+    })
     try {
       return await this.#takeover
     } catch {
@@ -304,20 +318,39 @@ export class Engine {
     }
   }
 
-  /** @param {NonNullable<ConstructorParameters<typeof Engine>[0]['reload']>} reload @param {string} why */
-  async #takeOver(reload, why) {
-    const { model, header } = await reload(this.#core)
-    if (header.identity !== this.#header.identity || this.#closed) {
-      model.close()
-      throw new BmError('gpu', 'the file is another one now')
+  /** @typedef {NonNullable<ConstructorParameters<typeof Engine>[0]['reload']>} Reload */
+
+  /** @param {Reload} reload @param {string} why */
+  async #replace(reload, why) {
+    if (++this.#losses === 1) {
+      try {
+        return await this.#moveTo(reload, 'webgpu', `${why}; it was opened again`)
+      } catch {
+        // Not even now: WebAssembly then.
+      }
     }
-    const lost = this.#model
+    return this.#moveTo(reload, 'wasm', `${why}; the processor goes on`)
+  }
+
+  /** @param {Reload} reload @param {'wasm' | 'webgpu'} device @param {string} note */
+  async #moveTo(reload, device, note) {
+    const { model, header } = await reload(this.#core, device)
+    try {
+      if (header.identity !== this.#header.identity || this.#closed) {
+        throw new BmError('gpu', 'the file is another one now')
+      }
+      const own = await model.createSession(this.#options)
+      await this.#sessions.moveTo(model)
+      this.#checkOpen()
+      this.#timeline.moveTo(own)
+    } catch (error) {
+      model.close()
+      throw error
+    }
+    this.#model.close()
     this.#model = model
-    this.#deviceNote = `${why}; the processor goes on`
+    this.#deviceNote = note
     this.#description = null
-    this.#timeline.moveTo(model.createSession(this.#options))
-    await this.#sessions.moveTo(model)
-    lost.close()
     return model
   }
 

@@ -11,6 +11,7 @@
 import { CoreSession } from './core-session.js'
 import { ModelDrafter } from './model-drafter.js'
 import { Pace, turn } from './pace.js'
+import { persist } from './recovery.js'
 import { Speculation } from './speculation.js'
 import { TextDrafter } from './text-drafter.js'
 import { TextStream } from './text-stream.js'
@@ -73,7 +74,7 @@ export function newStats(seed) {
  * @property {readonly number[]} eosIds
  * @property {TokenBytes | null} table   null: a model without a tokenizer; all texts are empty
  * @property {boolean} isLast            nothing will continue these texts
- * @property {(error: unknown) => Promise<AnyModel | null>} [recover]  after an error: the model that the timelines have now, or null when it stands
+ * @property {import('./recovery.js').Recover} [recover]
  * @property {(() => CoreSession) | undefined} [drafts]  a session of the smaller model, where there is one
  * @property {AbortSignal} [signal]
  */
@@ -217,15 +218,12 @@ export async function* generate(job) {
     for (;;) {
       const active = writers.filter(({ isDone }) => !isDone)
       if (active.length === 0) return
-      // Between two pieces what computes may have become another one.
-      if (active.some(({ timeline }) => timeline.isStale)) await settle(job, writers, pace)
-      try {
+      await persist(job.recover, async (other) => {
+        model = other ?? model
+        // Between two pieces, too, what computes may have become another one.
+        if (active.some(({ timeline }) => timeline.isStale)) await settle(job, writers, pace)
         await step(model, active, pace, signal)
-      } catch (error) {
-        model = await recovered(job, error)
-        await settle(job, writers, pace)
-        await step(model, active, pace, signal)
-      }
+      })
       for (const writer of active) {
         signal?.throwIfAborted()
         yield* writer.next(began)
@@ -236,22 +234,10 @@ export async function* generate(job) {
   }
 }
 
-/** @param {GenerateJob} job @param {unknown} error @returns {Promise<AnyModel>} */
-async function recovered({ recover }, error) {
-  const model = (await recover?.(error)) ?? null
-  if (model) return model
-  throw error
-}
-
 /** Lets all timelines read what they have not read. @param {GenerateJob} job @param {Writer[]} writers @param {Pace} pace */
 async function settle(job, writers, pace) {
   for (const { timeline } of writers) {
-    try {
-      await timeline.settle(job.signal, pace)
-    } catch (error) {
-      await recovered(job, error)
-      await timeline.settle(job.signal, pace)
-    }
+    await persist(job.recover, () => timeline.settle(job.signal, pace))
   }
   // What computes may be another one since.
   for (const { sampler, timeline } of writers) sampler.follow(timeline.session)

@@ -10,6 +10,7 @@ import { Detokenizer, detokenize } from './detokenizer.js'
 import { BmError } from './errors.js'
 import { evaluate, generate, likeliest } from './generate.js'
 import { promptIds } from './prompt-ids.js'
+import { persist } from './recovery.js'
 import { readSessionFile, writeSessionFile } from './session-file.js'
 import { Timeline } from './timeline.js'
 
@@ -29,7 +30,7 @@ import { Timeline } from './timeline.js'
  * @property {(() => import('./core-session.js').CoreSession) | undefined} drafts  a session of a smaller model, which guesses
  */
 
-/** @typedef {(error: unknown) => Promise<import('./generate.js').AnyModel | null>} Recover */
+/** @typedef {import('./recovery.js').Recover} Recover */
 /** @typedef {{ seed: number, checkpointBytes: number }} SessionOptions */
 
 /** What a session's owner is told after every action. @typedef {{ value: unknown, position: number }} Outcome */
@@ -48,7 +49,7 @@ export class SessionHost {
   #lastId = 0
   #recover
 
-  /** @param {SessionHostParts} parts @param {Recover} recover  as in js/generate.js; it calls `moveTo` */
+  /** @param {SessionHostParts} parts @param {Recover} recover  it calls `moveTo` */
   constructor(parts, recover) {
     this.#parts = parts
     this.#recover = recover
@@ -59,11 +60,20 @@ export class SessionHost {
     return this.#parts
   }
 
-  /** What computed is gone. @param {import('./generate.js').AnyModel} model the same one, elsewhere */
+  /** What computed is gone. @param {import('./generate.js').AnyModel} model the same one, elsewhere; when it fails nothing has moved */
   async moveTo(model) {
+    /** @type {Map<Timeline, import('./timeline.js').AnySession>} */
+    const sessions = new Map()
+    for (;;) {
+      const next = [...this.#timelines.values()].find((timeline) => !sessions.has(timeline))
+      if (!next) break
+      sessions.set(next, await model.createSession(this.#parts.options))
+    }
     this.#parts = { ...this.#parts, model }
-    for (const timeline of this.#timelines.values()) {
-      timeline.moveTo(await model.createSession(this.#parts.options))
+    const open = new Set(this.#timelines.values())
+    for (const [timeline, session] of sessions) {
+      if (open.has(timeline)) timeline.moveTo(session)
+      else session.close()
     }
   }
 
@@ -75,7 +85,13 @@ export class SessionHost {
   /** @param {SessionOptions} options @returns {Promise<Timeline>} that is nobody's yet */
   async newTimeline(options) {
     /** @returns {Promise<import('./timeline.js').AnySession>} */
-    const create = async () => this.#parts.model.createSession(this.#parts.options)
+    const create = async () => {
+      const { model, options } = this.#parts
+      const session = await model.createSession(options)
+      if (model === this.#parts.model) return session
+      session.close() // it would be left behind
+      return create()
+    }
     const session = await this.#recovering(create)
     return new Timeline(session, options)
   }
@@ -87,13 +103,8 @@ export class SessionHost {
    * @param {() => T | Promise<T>} work
    * @returns {Promise<T>}
    */
-  async #recovering(work) {
-    try {
-      return await work()
-    } catch (error) {
-      if (!(await this.#recover(error))) throw error
-      return work()
-    }
+  #recovering(work) {
+    return persist(this.#recover, work)
   }
 
   /**
@@ -263,6 +274,7 @@ export class SessionHost {
   async fork(timeline) {
     const fork = await this.newTimeline({ seed: timeline.seed, checkpointBytes: 0 })
     try {
+      await timeline.arrived()
       fork.copyOf(timeline)
     } catch (error) {
       fork.close()

@@ -6,11 +6,12 @@
  */
 
 import { Core } from './core.js'
-import { chooseDevice } from './device-choice.js'
+import { chooseDevice, chooseDeviceAgain } from './device-choice.js'
 import { EarlyPrompt } from './early-prompt.js'
 import { Engine } from './engine.js'
 import { BmError } from './errors.js'
 import { projectionsOf } from './format.js'
+import { DeviceFailure } from './gpu/gpu-device.js'
 import { GpuModel } from './gpu/gpu-model.js'
 import { isWorthChoosing, quickestVariant } from './kernel-choice.js'
 import { LoadMeter } from './load-meter.js'
@@ -25,11 +26,15 @@ import { createTokenizer } from './tokenizer.js'
 /** @typedef {import('./engine.js').EngineOptions} EngineOptions */
 /** @typedef {import('./generate.js').AnyModel} AnyModel */
 /** @typedef {import('./format.js').PackedHeader} PackedHeader */
+/** @typedef {import('./gpu/gpu-device.js').GpuDevice} GpuDevice */
 /** @typedef {import('./load-meter.js').Progress} Progress */
 /** @typedef {import('./source.js').SourceDescriptor} SourceDescriptor */
 /** @typedef {import('./source-opening.js').ModelFile} ModelFile */
 /** @typedef {{ onProgress?: ((progress: Progress) => void) | undefined, signal?: AbortSignal | undefined }} StartControl */
 
+/** A GPU is opened again so often, less one. */
+const MOST_LOSSES = 2
+const NO_GPU = /** @type {const} */ ('wasm')
 /** Files below this have too little work in a token to share it. */
 const SHARING_BYTES = 16e6
 /** More threads than this wait for memory more than they compute. */
@@ -51,33 +56,79 @@ function threadsFor(wanted, fileBytes) {
  * @param {StartControl} [control]
  * @returns {Promise<Engine>}
  */
-export async function startEngine(source, options, { onProgress, signal } = {}) {
+export async function startEngine(source, options, control = {}) {
+  const reload = (/** @type {Core} */ core, /** @type {'wasm' | 'webgpu'} */ device) =>
+    loadAgain(core, source, { ...options, device })
+  /** @type {Losses} */
+  const losses = { count: 0, note: null }
+  for (;;) {
+    const tried = losses.count < MOST_LOSSES ? options : { ...options, device: NO_GPU }
+    try {
+      return await startOnce(source, tried, { reload, losses }, control)
+    } catch (error) {
+      const isLost = error instanceof DeviceFailure && error.isLoss
+      if (!isLost || losses.count === MOST_LOSSES) throw error
+      const then = ++losses.count < MOST_LOSSES ? 'it was opened again' : 'the processor goes on'
+      losses.note = `${error.message}; ${then}`
+    }
+  }
+}
+
+/** GPUs that were lost while the model was loaded. @typedef {{ count: number, note: string | null }} Losses */
+/** @typedef {(core: Core, device: 'wasm' | 'webgpu') => Promise<Loaded>} Reload */
+
+/** @param {SourceDescriptor} source @param {EngineOptions} options @param {{ reload: Reload, losses: Losses }} rest @param {StartControl} control */
+function startOnce(source, options, rest, { onProgress, signal }) {
   const meter = new LoadMeter(onProgress)
   return withFile(source, options.download, { meter, signal }, async (file, stop) => {
-    const reload = (/** @type {Core} */ core) => loadAgain(core, source, options)
-    const engine = await new Startup(file, options, stop, reload).run(meter)
+    const engine = await new Startup(file, options, stop, rest).run(meter)
     meter.enter('ready')
     return engine
   })
 }
 
 /**
- * The model once more, in WebAssembly: from the cache, where that has it.
+ * The model once more: from the cache, where that has it.
  * @param {Core} core @param {SourceDescriptor} source @param {EngineOptions} options @returns {Promise<Loaded>}
  */
-function loadAgain(core, source, { download, head, variant }) {
+async function loadAgain(core, source, options) {
+  const { download, head, variant, device } = options
   // Nobody has kept what was given as bytes.
   if (source.kind === 'bytes')
     throw new BmError('gpu', 'the model was given as bytes: load it again')
   const control = { meter: new LoadMeter(undefined), signal: undefined }
-  return withFile(source, download, control, (file) => {
-    const modelFor = (/** @type {PackedHeader} */ { config }) =>
-      core.createModel(config, { variant, head })
-    return loadModel(core, file, { modelFor, head })
-  })
+  let tested = Promise.resolve()
+  /** @returns {AnyModel | Promise<AnyModel>} */
+  const modelFor = (/** @type {PackedHeader} */ { config }) => {
+    if (device === 'wasm') return core.createModel(config, { variant, head })
+    return chooseDeviceAgain(core, config, options).then((choice) => {
+      tested = choice.tested
+      return createOn(core, /** @type {GpuDevice} */ (choice.device), config)
+    })
+  }
+  const loaded = await withFile(source, download, control, (file) =>
+    loadModel(core, file, { modelFor, head }),
+  )
+  try {
+    await tested
+    return loaded
+  } catch (error) {
+    loaded.model.close()
+    throw error
+  }
 }
 
-/** @typedef {{ model: import('./core-model.js').CoreModel, header: PackedHeader }} Loaded */
+/** @param {Core} core @param {GpuDevice} device  closed when it fails @param {import('./format.js').ModelConfig} config */
+async function createOn(core, device, config) {
+  try {
+    return await GpuModel.create(core, device, config)
+  } catch (error) {
+    device.close()
+    throw error
+  }
+}
+
+/** @typedef {{ model: AnyModel, header: PackedHeader }} Loaded */
 
 /**
  * Gets a file into the cache, and no further.
@@ -169,6 +220,7 @@ class Startup {
   #options
   #stop
   #reload
+  #losses
   /** @type {AnyModel | null} */
   #model = null
   /** @type {import('./timeline.js').AnySession | null} */
@@ -188,14 +240,16 @@ class Startup {
   /** @type {Promise<void>} of the GPU, before anything that it computes counts */
   #tested = Promise.resolve()
   /** @type {string | null} why not the GPU */
-  #note = null
+  #note
   /** It has failed, and what fails now does so because of that. */
   #isOver = false
 
-  /** @param {ModelFile} file @param {EngineOptions} options @param {AbortController} stop @param {(core: Core) => Promise<Loaded>} reload */
-  constructor(file, options, stop, reload) {
+  /** @param {ModelFile} file @param {EngineOptions} options @param {AbortController} stop @param {{ reload: Reload, losses: Losses }} rest */
+  constructor(file, options, stop, { reload, losses }) {
     this.#file = file
     this.#reload = reload
+    this.#losses = losses
+    this.#note = losses.note
     this.#options = options
     this.#stop = stop
   }
@@ -242,12 +296,7 @@ class Startup {
         },
       )
       meter.enter('start')
-      const [tokenizer, ids] = await Promise.all([
-        this.#tokenizer,
-        this.#prompt?.done,
-        this.#team,
-        this.#tested,
-      ])
+      const [tokenizer, ids] = await this.#last()
       const draftModel = await this.#loadDraftModel(core, header)
       signal.throwIfAborted()
       return new Engine({
@@ -259,6 +308,7 @@ class Startup {
         options: this.#options,
         deviceNote: this.#note,
         reload: this.#reload,
+        losses: this.#losses.count,
         cache: this.#file.report(),
         readIds: ids ?? null,
         draftModel,
@@ -275,6 +325,11 @@ class Startup {
     }
   }
 
+  /** What else is awaited when all bytes are there. */
+  #last() {
+    return Promise.all([this.#tokenizer, this.#prompt?.done, this.#team, this.#tested])
+  }
+
   /**
    * On the GPU, if that can be.
    * @param {Core} core @param {PackedHeader} header @param {() => string | undefined} variantFor
@@ -283,15 +338,10 @@ class Startup {
   async #chosenModel(core, { config }, variantFor) {
     try {
       const { device, note, tested } = await chooseDevice(core, config, this.#options)
-      this.#note = note
+      this.#note = note ?? this.#note
       this.#tested = tested
       this.#failLoadOn(tested)
-      if (device) {
-        return await GpuModel.create(core, device, config).catch((error) => {
-          device.close()
-          throw error
-        })
-      }
+      if (device) return await createOn(core, device, config)
       return core.createModel(config, { variant: variantFor(), head: this.#options.head })
     } catch (error) {
       this.#stop.abort(error)

@@ -45,6 +45,10 @@ export class Timeline {
   #session
   #ids = new IdList()
   #checkpoints
+  /** A state that is on its way here from a GPU, while tokens go on. */
+  #arriving = Promise.resolve()
+  /** Where that is in the text; null: none, or it is of another text now. @type {number | null} */
+  #awaited = null
   /** The core's state is not that of the first ids. */
   #isStale = false
   /** @type {Readonly<Tail>} of the text that was generated since ids were last given */
@@ -61,6 +65,7 @@ export class Timeline {
   constructor(session, { seed, checkpointBytes }) {
     this.#session = session
     this.#checkpoints = new Checkpoints(Math.floor(checkpointBytes / session.stateBytes))
+    this.#checkpoints.backupSpacing = session.backupTokens
     /** Where the random numbers begin. */
     this.seed = seed
   }
@@ -73,6 +78,7 @@ export class Timeline {
   /** What computed is gone: another one, of the same model, reads what it must. @param {AnySession} session at position 0 */
   moveTo(session) {
     this.#session = session
+    this.#checkpoints.backupSpacing = session.backupTokens
     this.#isStale = true
   }
 
@@ -132,12 +138,33 @@ export class Timeline {
   async passed() {
     const { position } = this.#session
     if (position !== this.#checkpoints.nextAfter(position - 1)) return
-    this.#checkpoints.add({ position, state: await this.#session.state() })
+    await this.#arriving
+    const state = this.#session.state()
+    if (state instanceof Uint8Array) this.#checkpoints.add({ position, state })
+    else this.#arriving = this.#keep(position, state)
+  }
+
+  /** @param {number} position @param {Promise<Uint8Array>} coming */
+  async #keep(position, coming) {
+    this.#awaited = position
+    try {
+      const state = await coming
+      if (this.#awaited === position) this.#checkpoints.add({ position, state })
+    } catch {
+      // Without it more is read again; whatever it failed of, the next token hears of it, too.
+    }
+    this.#awaited = null
+  }
+
+  /** Until all checkpoints are there. */
+  async arrived() {
+    await this.#arriving
   }
 
   /** Takes tokens away from the end. The core follows when it is settled. @param {number} length of what stays */
   truncate(length) {
     if (length < this.#session.position) this.#isStale = true
+    if (length < Number(this.#awaited)) this.#awaited = null
     this.#ids.truncate(length)
     this.#checkpoints.truncate(length)
     this.tail = NO_TAIL
@@ -152,6 +179,7 @@ export class Timeline {
    * @returns {AsyncGenerator<Uint32Array, void, void>} each chunk when it has been read
    */
   async *read(signal, pace = new Pace(this.#session.maxChunk)) {
+    await this.#arriving
     const session = this.#session
     if (this.#isStale) this.#recover()
     while (session.position < this.#ids.length) {
@@ -206,6 +234,7 @@ export class Timeline {
 
   /** @returns {Promise<Snapshot>} of a settled timeline */
   async snapshot() {
+    await this.#arriving
     const { seed, random, tail, turns } = this
     const [state, ids] = [await this.#session.state(), this.#ids.slice()]
     return { state, ids, checkpoints: this.#checkpoints.copy(), seed, random, tail, turns }
@@ -236,6 +265,8 @@ export class Timeline {
   #take({ ids, checkpoints, seed, random, tail, turns }) {
     this.#ids = new IdList(ids)
     this.#checkpoints = checkpoints.copy()
+    this.#checkpoints.backupSpacing = this.#session.backupTokens
+    this.#awaited = null
     this.#isStale = false
     Object.assign(this, { seed, random, tail, turns })
   }

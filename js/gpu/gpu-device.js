@@ -18,6 +18,8 @@ export const USAGE = {
   queryResolve: 0x0200,
 }
 const MAP_READ = 0x0001
+/** So long after what fails because of it, a loss is told at the latest. */
+const LOSS_MS = 100
 
 /** @template T @param {() => T | Promise<T>} make @returns {Promise<{ value: T } | { error: unknown }>} */
 async function attempt(make) {
@@ -35,6 +37,8 @@ export class DeviceFailure extends BmError {
     super('gpu', message, options)
     /** Which device: what is heard late of one that was replaced says nothing about the other. */
     this.device = device
+    /** It was lost, which may be different next time; else it refused something. */
+    this.isLoss = device.lost !== null
   }
 }
 
@@ -137,8 +141,10 @@ export class GpuDevice {
         throw new BmError('memory', `${what}: the GPU has no memory for it: ${memory.message}`)
       }
       if (validation) throw new DeviceFailure(this, `${what}: ${validation.message}`)
-      if ('error' in result) throw result.error
-      return result.value
+      if (!('error' in result)) return result.value
+      if (result.error instanceof BmError) throw result.error
+      const cause = result.error
+      throw new DeviceFailure(this, `${what}: ${reasonOf(cause)}`, { cause })
     } catch (error) {
       for (const buffer of made) buffer.destroy()
       throw error
@@ -204,6 +210,9 @@ export class GpuDevice {
     try {
       await buffer.mapAsync(MAP_READ, 0, bytes)
     } catch (cause) {
+      // A loss may be told by this first.
+      const soon = new Promise((resolve) => setTimeout(resolve, LOSS_MS))
+      await Promise.race([this.#device.lost, soon])
       this.checkLost()
       throw new DeviceFailure(this, `the GPU gave nothing back: ${reasonOf(cause)}`, { cause })
     }

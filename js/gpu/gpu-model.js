@@ -11,7 +11,7 @@ import { BmError } from '../errors.js'
 import { USAGE } from './gpu-device.js'
 import { createKernels, PRODUCT_TILES } from './gpu-kernels.js'
 import { GpuSession } from './gpu-session.js'
-import { bytesOf, MOST_TOKENS, segmentsOf, sizesOf } from './gpu-sizes.js'
+import { backupTokensOf, bytesOf, MOST_TOKENS, segmentsOf, sizesOf } from './gpu-sizes.js'
 
 /** @typedef {import('../core.js').Core} Core */
 /** @typedef {import('../format.js').ModelConfig} ModelConfig */
@@ -306,6 +306,11 @@ export class GpuModel {
     ])
     const others = [...this.layers, this.normF, this.work].flatMap((one) => Object.values(one))
     return new Set([...tables, ...others])
+  }
+
+  /** @returns {number} tokens between two backups of a session's state */
+  get backupTokens() {
+    return backupTokensOf(this.core.stateBytes(this.config, 'f32'))
   }
 
   /** @returns {number} on the GPU: weights, what is worked in, and the open sessions */

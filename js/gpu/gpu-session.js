@@ -8,7 +8,7 @@
 import { CoreLogits } from '../core-logits.js'
 import { BmError } from '../errors.js'
 import { USAGE } from './gpu-device.js'
-import { aligned, bytesOf, MOST_TOKENS } from './gpu-sizes.js'
+import { aligned, backupTokensOf, bytesOf, MOST_TOKENS } from './gpu-sizes.js'
 
 /** @typedef {import('./gpu-model.js').GpuModel} GpuModel */
 
@@ -44,6 +44,8 @@ export class GpuSession extends CoreLogits {
     this.#buffers = buffers
     this.#onClose = onClose
     this.stateBytes = model.core.stateBytes(model.config, 'f32')
+    /** A state is copied from the GPU every so many tokens, for it can be lost. */
+    this.backupTokens = backupTokensOf(this.stateBytes)
     this.#logits = model.core.pointer('block_create', 4 * this.vocabSize)
     Object.assign(this, makeGroups(model, buffers))
   }
@@ -190,14 +192,23 @@ export class GpuSession extends CoreLogits {
     throw new BmError('internal', 'logits that were not prepared')
   }
 
-  /** @returns {Promise<Uint8Array<ArrayBuffer>>} the state as the core has it in f32 */
+  /** @returns {Promise<Uint8Array<ArrayBuffer>>} the state that the core would have now, in f32; more can be appended meanwhile */
   async state() {
     this.#checkReady()
     this.#flush()
+    const { device } = this.#model
+    const copy = await device.making('a copy of a state', () => this.#copyOut())
+    try {
+      return await device.read(copy, this.stateBytes)
+    } finally {
+      copy.destroy()
+    }
+  }
+
+  /** @returns {GPUBuffer} that will have the state, when what was submitted is done */
+  #copyOut() {
     const { device, kernels, sizes } = this.#model
-    const copy = await device.making('a copy of a state', () =>
-      device.buffer(this.stateBytes, USAGE.mapRead | USAGE.copyDst),
-    )
+    const copy = device.buffer(this.stateBytes, USAGE.mapRead | USAGE.copyDst)
     const encoder = device.encoder()
     const pass = encoder.beginComputePass()
     for (const { rescale } of this.groups) {
@@ -210,11 +221,7 @@ export class GpuSession extends CoreLogits {
       encoder.copyBufferToBuffer(buffer, from, copy, to, bytes)
     }
     device.queue.submit([encoder.finish()])
-    try {
-      return await device.read(copy, this.stateBytes)
-    } finally {
-      copy.destroy()
-    }
+    return copy
   }
 
   /** Where each part of a state is on the GPU, and in a block of bytes. */

@@ -63,6 +63,13 @@ export function sizesOf(c) {
 /** @param {number} bytes @returns {number} where the next part of a buffer may begin */
 export const aligned = (bytes) => Math.ceil(bytes / OFFSET_ALIGNMENT) * OFFSET_ALIGNMENT
 
+/** Of a state, for each token: what backups may add to what a token moves. */
+const BACKUP_BYTES = 1 << 20
+
+/** @param {number} stateBytes @returns {number} tokens between two backups of a state, which are whole chunks */
+export const backupTokensOf = (stateBytes) =>
+  MOST_TOKENS * Math.ceil(stateBytes / BACKUP_BYTES / MOST_TOKENS)
+
 /** @param {readonly GPUBuffer[]} buffers @returns {number} */
 export const bytesOf = (buffers) => buffers.reduce((sum, { size }) => sum + size, 0)
 

@@ -88,7 +88,27 @@ for (const inline of [false, true]) {
   })
 }
 
-test('the GPU process dies in the middle of a text: WebAssembly goes on with it', async () => {
+/** Far more than the software adapter makes until it dies. */
+const LONG = { maxTokens: 300, stopTokens: [], temperature: 0, noRepeatNgram: 3 }
+
+/** @typedef {{ session: import('../../js/index.js').Session, model: NodeBiMamba }} Held  by the page */
+
+/** Continues the session that the page holds, and kills the GPU process meanwhile. @param {import('playwright-core').Page} page */
+async function writeThroughCrash(page) {
+  const devtools = await browser.newBrowserCDPSession()
+  const made = page.evaluate(async (options) => {
+    const { session, model } = /** @type {Held} */ (/** @type {unknown} */ (globalThis))
+    const ids = []
+    for await (const id of session.generateIds(options)) ids.push(id)
+    const { device, deviceNote } = model.info
+    return { ids, device, deviceNote: String(deviceNote) }
+  }, LONG)
+  await page.waitForTimeout(1500)
+  await devtools.send(/** @type {never} */ ('Browser.crashGpuProcess')).catch(() => {})
+  return made
+}
+
+test('the GPU process dies in the middle of a text, twice: a new one goes on with it, then WebAssembly', async () => {
   const page = await openPage()
   await page.evaluate(async () => {
     const { BiMamba } = /** @type {PageNames} */ (/** @type {unknown} */ (globalThis))
@@ -100,32 +120,21 @@ test('the GPU process dies in the middle of a text: WebAssembly goes on with it'
     await session.append('Once upon a time')
     Object.assign(globalThis, { model, session })
   })
-  const devtools = await browser.newBrowserCDPSession()
-  const made = page.evaluate(async () => {
-    const { session, model } =
-      /** @type {{ session: import('../../js/index.js').Session, model: NodeBiMamba }} */ (
-        /** @type {unknown} */ (globalThis)
-      )
-    const ids = []
-    // Far more than the software adapter makes until it dies.
-    const options = { maxTokens: 300, stopTokens: [], temperature: 0, noRepeatNgram: 3 }
-    for await (const id of session.generateIds(options)) ids.push(id)
-    const { device, deviceNote } = model.info
-    return { ids, device, deviceNote }
-  })
-  await page.waitForTimeout(1500)
-  await devtools.send(/** @type {never} */ ('Browser.crashGpuProcess')).catch(() => {})
-  const { ids, device, deviceNote } = await made
-  assert.equal(device, 'wasm')
-  assert.match(String(deviceNote), /the GPU .*the processor goes on/)
-  assert.equal(ids.length, 300)
+  const first = await writeThroughCrash(page)
+  assert.equal(first.device, 'webgpu')
+  assert.match(first.deviceNote, /^the GPU .*; it was opened again$/)
+  const second = await writeThroughCrash(page)
+  assert.equal(second.device, 'wasm')
+  assert.match(second.deviceNote, /^the GPU .*; the processor goes on$/)
   const model = await NodeBiMamba.load(MODEL_FILE, { precision: 'exact' })
-  const prompt = await model.tokenize(PROMPT, { bos: true })
-  const wanted = []
-  const options = { maxTokens: 300, stopTokens: [], temperature: 0, noRepeatNgram: 3 }
-  for await (const id of model.generateIds(prompt, options)) wanted.push(id)
+  const session = await model.createSession()
+  await session.append(PROMPT)
+  for (const { ids } of [first, second]) {
+    const wanted = []
+    for await (const id of session.generateIds(LONG)) wanted.push(id)
+    assert.deepEqual(ids, wanted)
+  }
   await model.close()
-  assert.deepEqual(ids, wanted)
   await page.close()
 })
 

@@ -18,7 +18,7 @@ const kept = []
  * @property {Partial<Record<keyof GPUSupportedLimits, number>>} [limits]  of the devices, below what they are
  * @property {(descriptor: GPUBufferDescriptor, count: number) => 'memory' | 'validation' | 'throws' | undefined} [buffer]  how a buffer fails, by its number
  * @property {(descriptor: GPUComputePipelineDescriptor) => Promise<void> | void} [pipeline]  awaited before one is made
- * @property {(count: number) => boolean} [map]  whether a `mapAsync` fails, by its number
+ * @property {(bytes: number, count: number) => boolean | Promise<boolean>} [map]  whether a `mapAsync` fails, by its size and number; awaited
  * @property {(count: number) => boolean} [device]  whether a `requestDevice` is refused, by its number
  */
 
@@ -119,7 +119,7 @@ function ownOf(device, disguise, asked) {
           /** @type {number} */ from,
           /** @type {number} */ size,
         ) {
-          if (disguise.map?.(mapped++)) throw new Error('mapAsync of a test')
+          if (await disguise.map?.(size, mapped++)) throw new Error('mapAsync of a test')
           return real.map(mode, from, size)
         },
       })
