@@ -78,3 +78,140 @@ for (const device of /** @type {const} */ (['webgpu', 'auto'])) {
     }
   })
 }
+
+const load = (/** @type {object} */ options = {}) =>
+  BiMamba.load(TRAINED, { inline: true, device: 'webgpu', precision: 'exact', ...options })
+
+test('what every WebGPU has is enough, and tables are cut to smaller bindings', LIMIT, async () => {
+  for (const most of [2 ** 27, 2 ** 19]) {
+    const limits = { maxStorageBufferBindingSize: most }
+    const asked = await gpuAs({ limits, without: ['shader-f16', 'subgroups', 'timestamp-query'] })
+    const model = await load()
+    assert.equal(await join(model.generate('Once upon a time', OPTIONS)), text)
+    await model.close()
+    assert.deepEqual([asked.limits, asked.features], [[], [[]]])
+    const { maxStorageBuffersPerShaderStage: buffers, minStorageBufferOffsetAlignment: offsets } =
+      /** @type {GPUDevice} */ (asked.devices[0]).limits
+    assert.deepEqual([buffers, offsets], [8, 256])
+    // The whole table is larger than the second one.
+    assert.ok(asked.mostBound > 9e5 === most > 9e5 && asked.mostBound <= most)
+    assert.deepEqual([asked.open.size, asked.buffers.size], [0, 0])
+  }
+})
+
+/** @typedef {'memory' | 'validation' | 'throws'} Fault */
+
+test(
+  'a buffer that cannot be made, whichever it is: one error, and nothing is left',
+  LIMIT,
+  async () => {
+    const whole = await gpuAs({})
+    await (await load()).close()
+    const { made } = whole
+    assert.ok(made > 60)
+    let checked = 0
+    for (const fault of /** @type {Fault[]} */ (['memory', 'validation', 'throws'])) {
+      // The first and the last, and others in between.
+      for (let nth = 0; nth < made; nth = nth === made - 1 ? made : Math.min(made - 1, nth + 23)) {
+        const asked = await gpuAs({ buffer: (_, count) => (count === nth ? fault : undefined) })
+        await assert.rejects(load(), (/** @type {import('../../js/index.js').BmError} */ error) => {
+          const [code, message] =
+            fault === 'memory'
+              ? ['memory', /no memory/]
+              : ['gpu', /validation of a test|createBuffer failed/]
+          assert.deepEqual([error.name, error.code], ['BmError', code], `${fault} ${nth}`)
+          assert.match(error.message, message)
+          return true
+        })
+        assert.deepEqual([asked.open.size, asked.devices.length], [0, 1], `${fault} ${nth}`)
+        checked++
+      }
+    }
+    assert.ok(checked >= 12)
+    for (const fault of /** @type {Fault[]} */ (['memory', 'validation', 'throws'])) {
+      const asked = await gpuAs({ hardware: true, buffer: () => fault })
+      const model = await load({ device: 'auto' })
+      assert.equal(model.info.device, 'wasm')
+      assert.match(
+        String(model.info.deviceNote),
+        /no memory|validation of a test|createBuffer failed/,
+      )
+      assert.equal(asked.open.size, 0)
+      await model.close()
+    }
+  },
+)
+
+test(
+  'a session that has no room: an error, and all else goes on; one that is refused moves',
+  LIMIT,
+  async () => {
+    /** @type {Fault | undefined} */
+    let fault
+    const asked = await gpuAs({ buffer: () => fault })
+    const model = await load()
+    const before = asked.buffers.size
+    fault = 'memory'
+    for (let i = 0; i < 3; i++) {
+      await assert.rejects(model.createSession(), {
+        code: 'memory',
+        message: /a session: .*no memory/,
+      })
+    }
+    // What was made of it before is freed.
+    assert.equal(asked.buffers.size, before)
+    // A text needs nothing new, and does without backups.
+    const ids = []
+    const options = { maxTokens: 80, temperature: 0, stopTokens: [] }
+    for await (const id of model.generateIds([1, 300], options)) ids.push(id)
+    assert.equal(ids.length, 80)
+    assert.equal(asked.buffers.size, before)
+    fault = 'validation'
+    // The next device refuses it, too.
+    const session = await model.createSession()
+    assert.equal(model.info.device, 'wasm')
+    assert.match(String(model.info.deviceNote), /a session: validation of a test; the processor/)
+    fault = undefined
+    await session.append([1, 300])
+    const again = []
+    for await (const id of session.generateIds(options)) again.push(id)
+    assert.deepEqual(again, ids)
+    assert.deepEqual([asked.open.size, asked.devices.length], [0, 2])
+    await model.close()
+  },
+)
+
+test(
+  'results that do not come back: another device, then WebAssembly, and the same text',
+  LIMIT,
+  async () => {
+    let fails = false
+    const asked = await gpuAs({ map: () => fails })
+    const model = await load()
+    const pieces = model.generate('Once upon a time', { ...OPTIONS, maxTokens: 12 })
+    let made = String((await pieces.next()).value)
+    fails = true
+    for await (const piece of pieces) made += piece
+    assert.equal(model.info.device, 'wasm')
+    assert.match(String(model.info.deviceNote), /gave nothing back: mapAsync of a test/)
+    assert.ok(made.startsWith(text))
+    assert.equal(asked.open.size, 0)
+    await model.close()
+  },
+)
+
+test('a model that is closed while it loads or writes leaves no device', LIMIT, async () => {
+  const asked = await gpuAs({})
+  const stop = new AbortController()
+  const loading = load({ signal: stop.signal })
+  await setTimeout(20)
+  stop.abort()
+  await assert.rejects(loading, { name: 'AbortError' })
+  const model = await load()
+  const writing = model.generate('Once upon a time', { maxTokens: 500 })
+  await writing.next()
+  await model.close()
+  await assert.rejects(writing.next(), { code: 'closed' })
+  await setTimeout(50)
+  assert.deepEqual([asked.open.size, asked.buffers.size], [0, 0])
+})

@@ -26,7 +26,10 @@ const kept = []
  * @typedef {object} Asked what the package has asked for
  * @property {GPUFeatureName[][]} features  of each device
  * @property {GPUDevice[]} devices          the real ones
+ * @property {Set<GPUDevice>} open          those of them that the package has not destroyed
  * @property {Set<GPUBuffer>} buffers       that are not destroyed
+ * @property {number} mostBound             bytes of the largest binding of a storage buffer
+ * @property {object[]} limits              that were asked for
  * @property {number} made                  buffers that were asked for
  */
 
@@ -47,7 +50,10 @@ function wrap(real, own) {
  */
 export async function gpuAs(disguise) {
   /** @type {Asked} */
-  const asked = { features: [], devices: [], buffers: new Set(), made: 0 }
+  const asked = {
+    ...{ features: [], devices: [], limits: [], made: 0, mostBound: 0 },
+    ...{ buffers: new Set(), open: new Set() },
+  }
   Reflect.deleteProperty(globalThis, 'navigator')
   if (!disguise) return asked
   const real = await findGpu()
@@ -77,6 +83,8 @@ function disguised(adapter, disguise, asked) {
       asked.features.push(features)
       const device = await adapter.requestDevice(descriptor)
       asked.devices.push(device)
+      asked.open.add(device)
+      if (descriptor.requiredLimits) asked.limits.push(descriptor.requiredLimits)
       return wrap(device, ownOf(device, disguise, asked))
     },
   })
@@ -89,6 +97,17 @@ function ownOf(device, disguise, asked) {
   let mapped = 0
   return {
     ...(disguise.limits ? { limits: wrap(device.limits, disguise.limits) } : {}),
+    destroy() {
+      asked.open.delete(device)
+      device.destroy()
+    },
+    createBindGroup(/** @type {GPUBindGroupDescriptor} */ descriptor) {
+      for (const { resource } of descriptor.entries) {
+        const { buffer, size } = /** @type {GPUBufferBinding} */ (resource)
+        asked.mostBound = Math.max(asked.mostBound, size ?? buffer.size)
+      }
+      return device.createBindGroup(descriptor)
+    },
     pushErrorScope(/** @type {GPUErrorFilter} */ filter) {
       played.push(null)
       device.pushErrorScope(filter)
@@ -103,7 +122,8 @@ function ownOf(device, disguise, asked) {
       return device.createComputePipelineAsync(one)
     },
     createBuffer(/** @type {GPUBufferDescriptor} */ descriptor) {
-      const fault = disguise.buffer?.(descriptor, asked.made++)
+      const count = asked.made++
+      const fault = disguise.buffer?.(descriptor, count)
       if (fault === 'throws') throw new RangeError('createBuffer failed')
       if (fault) played[played.length - (fault === 'memory' ? 1 : 2)] = `${fault} of a test`
       const buffer = device.createBuffer(descriptor)
