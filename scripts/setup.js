@@ -12,7 +12,7 @@ import { CommandError, findProgram, ROOT, run, succeeds } from './command.js'
 
 /**
  * @typedef {object} Tool
- * @property {'build' | 'test'} task what needs it; tests need the tools to build too
+ * @property {'build' | 'test' | 'gpu'} task what needs it; each needs what those before it need
  * @property {string} name what to call it
  * @property {() => boolean} isThere
  * @property {string} apt the Debian package that has it
@@ -204,6 +204,22 @@ const TOOLS = [
     purpose: "runs the GPU's tests in Node, on the software driver that comes with Chromium",
     elsewhere: 'https://github.com/KhronosGroup/Vulkan-Loader',
   },
+  {
+    task: 'gpu',
+    name: "Mesa's lavapipe",
+    isThere: library('libvulkan_lvp.so'),
+    apt: 'mesa-vulkan-drivers',
+    purpose: "runs the GPU's tests on a second software driver",
+    elsewhere: 'https://mesa3d.org, on Linux only',
+  },
+  {
+    task: 'gpu',
+    name: "Vulkan's headers",
+    isThere: header('vulkan/vulkan.h'),
+    apt: 'libvulkan-dev',
+    purpose: 'build what makes Dawn take that driver',
+    elsewhere: 'https://github.com/KhronosGroup/Vulkan-Headers',
+  },
 ]
 
 /** What apt-get needs: a Debian system, and the right to install. */
@@ -254,12 +270,13 @@ export function setUpNodePackages() {
 /**
  * Makes sure that the tools for a task are there; installs what is missing, or throws CommandError with
  * the list of what is missing and where to get it.
- * @param {'build' | 'test'} task
+ * @param {'build' | 'test' | 'gpu'} task  each needs what those before it need
  */
 export function setUpTools(task) {
+  const order = ['build', 'test', 'gpu']
   const missing = []
   for (const tool of TOOLS) {
-    if ((task === 'test' || tool.task === 'build') && !tool.isThere()) missing.push(tool)
+    if (order.indexOf(tool.task) <= order.indexOf(task) && !tool.isThere()) missing.push(tool)
   }
   if (missing.length === 0) return
   if (canInstall()) {

@@ -1,7 +1,8 @@
 /**
  * WebGPU without a GPU: the package `webgpu` on the software driver that comes with Chromium.
  *
- * Owns where that driver is. A driver is chosen when the process starts (VK_DRIVER_FILES), which scripts/test.js does.
+ * Owns where that driver is. A driver is chosen when the process starts (VK_DRIVER_FILES), which scripts/test.js does;
+ * scripts/gpu-tests.js names another one.
  */
 
 import { findGpu } from '../../../js/platform.js'
@@ -10,5 +11,10 @@ import { findGpu } from '../../../js/platform.js'
 export async function missingGpu() {
   const gpu = await findGpu()
   const adapter = await gpu?.requestAdapter()
+  const wanted = process.env.BIMAMBA_TEST_GPU
+  const { architecture = '', description = '' } = adapter?.info ?? {}
+  if (wanted && !`${architecture} ${description}`.includes(wanted)) {
+    throw new Error(`the adapter is "${architecture} ${description}", want ${wanted}`)
+  }
   return adapter ? false : 'no WebGPU adapter: VK_DRIVER_FILES names no driver (npm test sets it)'
 }
