@@ -397,7 +397,22 @@ class Startup {
     }
     this.#failLoadOn(this.#team)
     this.#failLoadOn(this.#tokenizer)
-    this.#session = session ?? (await model.createSession({ precision, state }))
+    /** @type {import('./timeline.js').AnySession | Promise<import('./timeline.js').AnySession>} */
+    const created = session ?? model.createSession({ precision, state })
+    this.#session = await this.#unlessStopped(created)
+  }
+
+  /** Nobody waits for shaders of what has failed already. @template T @param {T | Promise<T>} work @returns {Promise<T>} */
+  #unlessStopped(work) {
+    const { signal } = this.#stop
+    return new Promise((resolve, reject) => {
+      const stop = () => reject(signal.reason)
+      if (signal.aborted) stop()
+      signal.addEventListener('abort', stop, { once: true })
+      Promise.resolve(work)
+        .then(resolve, reject)
+        .finally(() => signal.removeEventListener('abort', stop))
+    })
   }
 
   /** What cannot be used need not be downloaded to its end. @param {Promise<unknown>} work */

@@ -109,11 +109,16 @@ test(
     await (await load()).close()
     const { made } = whole
     assert.ok(made > 60)
-    let checked = 0
+    // Of the test's model and of the real one; two sessions are made behind them.
+    const places = Array.from({ length: Math.ceil((made - 12) / 9) }, (_, i) => 9 * i)
     for (const fault of /** @type {Fault[]} */ (['memory', 'validation', 'throws'])) {
-      // The first and the last, and others in between.
-      for (let nth = 0; nth < made; nth = nth === made - 1 ? made : Math.min(made - 1, nth + 23)) {
-        const asked = await gpuAs({ buffer: (_, count) => (count === nth ? fault : undefined) })
+      for (const nth of [...places, made - 1]) {
+        // Software takes seconds to compile, which only the last ones, of sessions, wait for.
+        const compiles = nth === made - 1
+        const asked = await gpuAs({
+          buffer: (_, count) => (count === nth ? fault : undefined),
+          ...(compiles ? {} : { pipeline: () => new Promise(() => {}) }),
+        })
         await assert.rejects(load(), (/** @type {import('../../js/index.js').BmError} */ error) => {
           const [code, message] =
             fault === 'memory'
@@ -124,10 +129,8 @@ test(
           return true
         })
         assert.deepEqual([asked.open.size, asked.devices.length], [0, 1], `${fault} ${nth}`)
-        checked++
       }
     }
-    assert.ok(checked >= 12)
     for (const fault of /** @type {Fault[]} */ (['memory', 'validation', 'throws'])) {
       const asked = await gpuAs({ hardware: true, buffer: () => fault })
       const model = await load({ device: 'auto' })
