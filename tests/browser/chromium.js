@@ -1,10 +1,11 @@
 /**
- * A headless Chromium of the system, driven by playwright-core.
+ * A headless Chromium of the system, driven by playwright-core, or by puppeteer-core where tabs must hide each other.
  *
  * Owns the flags that keep it quiet, off the network and able to run as root.
  */
 
 import { chromium } from 'playwright-core'
+import puppeteer from 'puppeteer-core'
 import { findProgram } from '../../scripts/command.js'
 import { BROWSERS } from '../../scripts/setup.js'
 
@@ -43,5 +44,21 @@ export function launchPersistent(folder) {
   return chromium.launchPersistentContext(folder, {
     executablePath: findChromium(),
     args: [...FLAGS, ...NO_GPU],
+  })
+}
+
+/** What puppeteer adds to keep pages awake that nobody sees. */
+const AWAKE = [
+  '--disable-renderer-backgrounding',
+  '--disable-backgrounding-occluded-windows',
+  '--disable-background-timer-throttling',
+]
+
+/** With tabs as users have them: one behind another is hidden and slowed down, which playwright keeps from all. WebGPU is the software adapter's. */
+export function launchTabs() {
+  return puppeteer.launch({
+    executablePath: findChromium(),
+    args: [...FLAGS, ...SOFTWARE_GPU],
+    ignoreDefaultArgs: AWAKE,
   })
 }
