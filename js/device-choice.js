@@ -2,7 +2,7 @@
  * Where a model is computed: in WebAssembly or on the GPU.
  *
  * Owns the choice and its reasons. A GPU is tested before anything is trusted to it. The idea of 'auto': which of them is quicker is measured, on layers of the model's own shape with nothing in
- * them, before the weights arrive; and a GPU that is a program on the processor is never taken.
+ * them, while the first weights arrive and wait; and a GPU that is a program on the processor is never taken.
  */
 
 import { BmError } from './errors.js'
