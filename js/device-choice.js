@@ -6,6 +6,7 @@
  */
 
 import { BmError } from './errors.js'
+import { chooseDot } from './gpu/dot-choice.js'
 import { GpuDevice } from './gpu/gpu-device.js'
 import { GpuModel } from './gpu/gpu-model.js'
 import { testDevice } from './gpu/self-test.js'
@@ -13,6 +14,7 @@ import { findGpu } from './platform.js'
 
 /** @typedef {import('./core.js').Core} Core */
 /** @typedef {import('./format.js').ModelConfig} ModelConfig */
+/** @typedef {{ precision: import('./core.js').Precision, state: import('./core.js').StateType }} How a model is computed */
 /**
  * @typedef {object} Choice
  * @property {GpuDevice | null} device
@@ -29,12 +31,14 @@ const PROBE = { layers: 4, tokens: 6 }
 /**
  * @param {Core} core
  * @param {ModelConfig} config
- * @param {{ device: 'wasm' | 'webgpu' | 'auto', state: string, head: string }} options
+ * @param {{ device: 'wasm' | 'webgpu' | 'auto', head: string } & Partial<How>} options
  * @param {readonly GPUFeatureName[]} [features] that the device is to have, where its adapter has them
  * @returns {Promise<Choice>} the device is the caller's; its test goes on where it was asked for by name, since nothing else depends on it
  * @throws {BmError} `unsupported`: with 'webgpu' only
  */
-export async function chooseDevice(core, config, { device, state, head }, features = []) {
+export async function chooseDevice(core, config, options, features = []) {
+  const { device, precision = 'fast', state = 'f32', head } = options
+  const how = { precision, state }
   const none = (/** @type {string | null} */ note) => ({ device: null, note, tested: DONE })
   if (device === 'wasm') return none(null)
   const why =
@@ -49,15 +53,17 @@ export async function chooseDevice(core, config, { device, state, head }, featur
     if (why) throw new BmError('unsupported', `the GPU: ${why}`)
     const opened = await GpuDevice.open(await findGpu(), features)
     if (device === 'webgpu') {
-      const tested = testDevice(core, opened, config)
+      await closedOnError(opened, () => chooseDot(opened, config, how))
+      const tested = testDevice(core, opened, config, how)
       tested.catch(() => {}) // whoever has the choice awaits it
       return { device: opened, note: null, tested }
     }
     const note = await closedOnError(opened, async () => {
       const reason = softwareReason(opened)
       if (reason) return reason
-      await testDevice(core, opened, config)
-      return speedReason(core, opened, config)
+      await chooseDot(opened, config, how)
+      await testDevice(core, opened, config, how)
+      return speedReason(core, opened, config, how)
     })
     if (note === null) return { device: opened, note, tested: DONE }
     opened.close()
@@ -71,7 +77,7 @@ export async function chooseDevice(core, config, { device, state, head }, featur
 /**
  * Once more, after a loss: a process that died takes a moment to come back.
  *
- * @param {Core} core @param {ModelConfig} config @param {{ state: string, head: string }} options
+ * @param {Core} core @param {ModelConfig} config @param {{ head: string } & Partial<How>} options
  * @returns {Promise<Choice>} as `chooseDevice` of 'webgpu'
  * @throws {BmError} `unsupported`
  */
@@ -101,39 +107,39 @@ function softwareReason({ softwareName }) {
   return softwareName && `WebGPU here is ${softwareName}, no GPU`
 }
 
-/** @param {Core} core @param {GpuDevice} device @param {ModelConfig} config @returns {Promise<string | null>} null: the GPU is quicker */
-async function speedReason(core, device, config) {
+/** @param {Core} core @param {GpuDevice} device @param {ModelConfig} config @param {How} how @returns {Promise<string | null>} null: the GPU is quicker */
+async function speedReason(core, device, config, how) {
   const small = {
     ...config,
     n_layer: Math.min(PROBE.layers, config.n_layer),
     vocab_size: 64,
     padded_vocab_size: 64,
   }
-  const onCore = await timeCore(core, small)
-  const onGpu = await timeGpu(core, device, small)
+  const onCore = await timeCore(core, small, how)
+  const onGpu = await timeGpu(core, device, small, how)
   const ms = (/** @type {number} */ value) => `${value.toFixed(1)} ms`
   return onGpu < onCore
     ? null
     : `the GPU is slower here: ${ms(onGpu)} for ${small.n_layer} layers, the processor ${ms(onCore)}`
 }
 
-/** @param {Core} core @param {ModelConfig} config @returns {Promise<number>} ms a token, the best of some */
-async function timeCore(core, config) {
+/** @param {Core} core @param {ModelConfig} config @param {How} how @returns {Promise<number>} ms a token, the best of some */
+async function timeCore(core, config, how) {
   const model = core.createModel(config)
   try {
     for (const [index, { sizeBytes }] of core.tensors(config).entries()) {
       model.write(index, 0, new Uint8Array(sizeBytes))
     }
     for (let part = 0; part < model.parts; part++) model.seal(part)
-    return await timeTokens(model.createSession())
+    return await timeTokens(model.createSession(how))
   } finally {
     model.close()
   }
 }
 
-/** @param {Core} core @param {GpuDevice} device @param {ModelConfig} config */
-async function timeGpu(core, device, config) {
-  const model = await GpuModel.create(core, device, config)
+/** @param {Core} core @param {GpuDevice} device @param {ModelConfig} config @param {How} how */
+async function timeGpu(core, device, config, how) {
+  const model = await GpuModel.create(core, device, config, how)
   try {
     return await timeTokens(await model.createSession())
   } finally {

@@ -180,8 +180,7 @@ export class Engine {
     const model = this.#model
     const { variant, head } = model
     const isGpu = model instanceof GpuModel
-    // The GPU computes in f32 throughout.
-    const precision = isGpu ? 'exact' : this.#options.precision
+    const precision = isGpu ? model.precision : this.#options.precision
     const { memoryBytes, simd } = this.#core
     const threads = this.#threads
     const file = {

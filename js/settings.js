@@ -168,7 +168,7 @@ const MAX_IDS = 2 ** 28
  *                                        is quicker and a little less exact; `argument` for other heads. Default 'file'
  * @property {import('./source.js').ModelSource} [draftModel]  a smaller model with the same tokenizer, which guesses tokens for `generate({ draft: 'model' })`;
  *                                        `mismatch` for another tokenizer
- * @property {'wasm' | 'webgpu' | 'auto'} [device]  where it is computed: in WebAssembly (default), or on the GPU, in f32 whatever `precision` says; 'auto': on the
+ * @property {'wasm' | 'webgpu' | 'auto'} [device]  where it is computed: in WebAssembly (default), or on the GPU, where 'high' is 'exact'; 'auto': on the
  *                                        GPU where there is one and it is quicker, which is measured; `info.deviceNote` says why not
  * @property {number | 'auto'} [threads]  that compute, 1 to 64; default 'auto': as many as the machine has, for models that
  *                                        are large enough. 1 where memory cannot be shared: pages that are not

@@ -103,7 +103,7 @@ async function loadAgain(core, source, options) {
     if (device === 'wasm') return core.createModel(config, { variant, head })
     return chooseDeviceAgain(core, config, options).then((choice) => {
       tested = choice.tested
-      return createOn(core, /** @type {GpuDevice} */ (choice.device), config)
+      return createOn(core, /** @type {GpuDevice} */ (choice.device), config, options)
     })
   }
   const loaded = await withFile(source, download, control, (file) =>
@@ -118,10 +118,10 @@ async function loadAgain(core, source, options) {
   }
 }
 
-/** @param {Core} core @param {GpuDevice} device  closed when it fails @param {import('./format.js').ModelConfig} config */
-async function createOn(core, device, config) {
+/** @param {Core} core @param {GpuDevice} device  closed when it fails @param {import('./format.js').ModelConfig} config @param {EngineOptions} options */
+async function createOn(core, device, config, options) {
   try {
-    return await GpuModel.create(core, device, config)
+    return await GpuModel.create(core, device, config, options)
   } catch (error) {
     device.close()
     throw error
@@ -341,7 +341,7 @@ class Startup {
       this.#note = note ?? this.#note
       this.#tested = tested
       this.#failLoadOn(tested)
-      if (device) return await createOn(core, device, config)
+      if (device) return await createOn(core, device, config, this.#options)
       return core.createModel(config, { variant: variantFor(), head: this.#options.head })
     } catch (error) {
       this.#stop.abort(error)

@@ -79,7 +79,7 @@ export class GpuSubject {
       const choice = { device: /** @type {const} */ ('webgpu'), ...wanted }
       const { device, tested } = await chooseDevice(core, config, choice, ['timestamp-query'])
       if (!device) throw new BmError('internal', 'a GPU that was not chosen')
-      const model = await GpuModel.create(core, device, config)
+      const model = await GpuModel.create(core, device, config, wanted)
       made.push(model)
       await tested
       return model

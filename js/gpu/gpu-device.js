@@ -58,6 +58,8 @@ export class GpuDevice {
     this.info = info
     /** Node's must not be collected before its device. */
     this.gpu = gpu
+    /** Whether integers are multiplied by dot4I8Packed: where WGSL has it, unless js/gpu/dot-choice.js has found that it is slower. */
+    this.usesDot4 = gpu.wgslLanguageFeatures?.has('packed_4x8_integer_dot_product') ?? false
     void device.lost.then(({ message, reason }) => {
       this.lost ??= message || reason
     })

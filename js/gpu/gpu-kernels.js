@@ -24,19 +24,47 @@ const UNIFORM = /** @type {const} */ ('uniform')
 const BINDINGS = {
   embed: [READ, READ, UNIFORM, READ, WRITE],
   head: [READ, READ, UNIFORM, READ, WRITE, UNIFORM],
+  head_int8: [READ, READ, UNIFORM, READ, WRITE],
   norm: [READ, READ, READ, WRITE, WRITE],
   norm_gated: [READ, READ, READ, READ, WRITE, WRITE],
+  quantize: [READ, WRITE, UNIFORM],
   matmul: [READ, READ, READ, WRITE, UNIFORM],
+  matmul_int8: [READ, READ, READ, WRITE, UNIFORM],
   conv: [WRITE, WRITE, READ, READ, UNIFORM],
   scan: [READ, WRITE, WRITE, READ, WRITE, UNIFORM],
   rescale: [WRITE, WRITE],
 }
 
 /** @typedef {keyof typeof BINDINGS} ShaderName */
-/** @typedef {Record<'embed' | 'head' | 'norm' | 'normGated' | 'inOne' | 'inMany' | 'outOne' | 'outMany' | 'conv' | 'scan' | 'rescale', GPUComputePipeline>} Kernels */
+/** headInputs: of an int8 head in `fast`. @typedef {'embed' | 'head' | 'headInputs' | 'normIn' | 'normGated' | 'finish' | 'inOne' | 'inMany' | 'outOne' | 'outMany' | 'conv' | 'scan' | 'rescale'} KernelName */
+/** @typedef {Record<Exclude<KernelName, 'headInputs'>, GPUComputePipeline> & { headInputs?: GPUComputePipeline }} Kernels */
+
+/**
+ * How a model is computed.
+ *
+ * @typedef {object} GpuMode
+ * @property {'fast' | 'exact'} precision  'fast': inputs of products are the core's integers
+ * @property {boolean} usesDot4  integers by dot4I8Packed, in `fast`
+ */
+
+/**
+ * What is compiled for a model.
+ *
+ * @typedef {object} Kernel
+ * @property {ShaderName} shader
+ * @property {string[]} before  texts that go before the shader's
+ * @property {Record<string, number | boolean>} constants
+ * @property {GPUBufferBindingType[]} bindings
+ */
 
 /** Rows and tokens of a workgroup of the binary product: for one token, and for a prompt. */
 export const PRODUCT_TILES = { one: { rows: 16, tokens: 1 }, many: { rows: 8, tokens: 4 } }
+
+/** Orders of the codes of an input, as inputs_int8.wgsl names them. */
+const CODES = { inOrder: 0, strided: 1, bits: 2 }
+
+/** @param {number} cols @returns {number} words of an input in `fast`: its codes, and two for each 256 of them; read four at a time */
+export const actStride = (cols) => cols / 4 + 4 * Math.ceil(cols / 512)
 
 /** @param {string} name @param {number | boolean} value */
 function constant(name, value) {
@@ -48,14 +76,12 @@ function constant(name, value) {
 
 /**
  * @param {Record<string, string>} shaders texts by name
- * @param {ShaderName} name
- * @param {Record<string, number | boolean>} constants
+ * @param {Kernel} kernel
  * @returns {string} WGSL
  */
-export function shaderCode(shaders, name, constants) {
-  const usesTable = name === 'embed' || name === 'head'
+export function shaderCode(shaders, { shader, before, constants }) {
   const header = Object.entries(constants).map(([key, value]) => constant(key, value))
-  return [...header, usesTable ? shaders.table : '', shaders[name]].join('\n')
+  return [...header, ...before.map((name) => shaders[name]), shaders[shader]].join('\n')
 }
 
 /** @param {GpuSizes} sizes @returns {number} lanes across a row of the state: each takes vectors of four */
@@ -66,13 +92,86 @@ function lanesAcross({ dState }) {
   return across
 }
 
+/** @param {ShaderName} shader @param {Kernel['constants']} constants @param {string[]} [before] @returns {Kernel} */
+const kernel = (shader, constants, before = []) => ({
+  shader,
+  before,
+  constants,
+  bindings: BINDINGS[shader],
+})
+
 /**
- * What is compiled for a model: shader, constants, and a name of its own.
+ * What a shader computes becomes the input of a product; as integers they are in one more binding.
+ * @param {Kernel} kernel @param {GpuMode} mode @param {number} cols @param {number} [codes] @returns {Kernel}
+ */
+function withInputs(kernel, { precision, usesDot4 }, cols, codes) {
+  if (precision === 'exact') return { ...kernel, before: ['inputs_f32'] }
+  const { bindings, constants } = kernel
+  const order = {
+    COLS: cols,
+    CODES: codes ?? (usesDot4 ? CODES.strided : CODES.bits),
+    ACT: bindings.length,
+    ACT_STRIDE: actStride(cols),
+  }
+  return {
+    ...kernel,
+    before: ['inputs_int8'],
+    constants: { ...constants, ...order },
+    bindings: [...bindings, WRITE],
+  }
+}
+
+/** @param {GpuSizes} s @param {GpuMode} mode @returns {Record<'inOne' | 'inMany' | 'outOne' | 'outMany', Kernel>} */
+export function products(s, { precision, usesDot4 }) {
+  const { one, many } = PRODUCT_TILES
+  const of = (
+    /** @type {{ rows: number, tokens: number }} */ tile,
+    /** @type {boolean} */ isIn,
+  ) => {
+    const cols = isIn ? s.dModel : s.dInner
+    const constants = {
+      ROWS: tile.rows,
+      TILE: tile.tokens,
+      COLS: cols,
+      OUT_ROWS: isIn ? s.inRows : s.dModel,
+      ADD: !isIn,
+    }
+    return precision === 'exact'
+      ? kernel('matmul', constants)
+      : kernel('matmul_int8', { ...constants, ACT_STRIDE: actStride(cols) }, [dotText(usesDot4)])
+  }
+  return {
+    inOne: of(one, true),
+    inMany: of(many, true),
+    outOne: of(one, false),
+    outMany: of(many, false),
+  }
+}
+
+/** @param {boolean} usesDot4 */
+const dotText = (usesDot4) => (usesDot4 ? 'dot4' : 'dot_plain')
+
+/** @param {GpuSizes} s @param {GpuMode} mode @returns {{ head: Kernel, headInputs?: Kernel }} */
+function headOf(s, mode) {
+  const table = { FORM: s.form, D_MODEL: s.dModel, VOCAB: s.vocabSize }
+  if (!hasIntegerHead(s, mode)) return { head: kernel('head', table, ['table']) }
+  return {
+    head: kernel('head_int8', table, ['table', dotText(mode.usesDot4)]),
+    headInputs: withInputs(kernel('quantize', {}), mode, s.dModel, CODES.inOrder),
+  }
+}
+
+/** @param {GpuSizes} s @param {GpuMode} mode @returns {boolean} whether the logits are an integer product, too */
+export const hasIntegerHead = (s, { precision }) => s.form === 0 && precision === 'fast'
+
+/**
+ * What is compiled for a model, by name.
  * @param {GpuSizes} s
- * @returns {[keyof Kernels, ShaderName, Record<string, number | boolean>][]}
+ * @param {GpuMode} mode
+ * @returns {Partial<Record<KernelName, Kernel>>}
  * @throws {BmError} `unsupported`
  */
-export function kernelList(s) {
+export function kernelList(s, mode) {
   const across = lanesAcross(s)
   if (4 * s.headdim * across > WORKGROUP_BYTES) {
     throw new BmError(
@@ -80,58 +179,42 @@ export function kernelList(s) {
       `headdim ${s.headdim} with d_state ${s.dState} is too large for a GPU's workgroup`,
     )
   }
-  const table = { FORM: s.form, D_MODEL: s.dModel, VOCAB: s.vocabSize }
-  const norm = { D_MODEL: s.dModel, NORM_EPS: s.normEps }
+  const norm = kernel('norm', { D_MODEL: s.dModel, NORM_EPS: s.normEps })
   const inner = { D_INNER: s.dInner, IN_ROWS: s.inRows, N_GROUPS: s.nGroups }
+  const gated = kernel('norm_gated', { ...inner, NORM_EPS: s.normEps })
   const scan = { ...inner, D_STATE: s.dState, HEADDIM: s.headdim, N_HEADS: s.nHeads }
   const times = { DT_MIN: s.dtMin, DT_MAX: Math.min(s.dtMax, 3.4e38) }
-  const { one, many } = PRODUCT_TILES
-  const product = (
-    /** @type {{ rows: number, tokens: number }} */ tile,
-    /** @type {boolean} */ isIn,
-  ) => ({
-    ROWS: tile.rows,
-    TILE: tile.tokens,
-    COLS: isIn ? s.dModel : s.dInner,
-    OUT_ROWS: isIn ? s.inRows : s.dModel,
-    ADD: !isIn,
-  })
-  return [
-    ['embed', 'embed', table],
-    ['head', 'head', table],
-    ['norm', 'norm', norm],
-    ['normGated', 'norm_gated', { ...inner, NORM_EPS: s.normEps }],
-    ['inOne', 'matmul', product(one, true)],
-    ['inMany', 'matmul', product(many, true)],
-    ['outOne', 'matmul', product(one, false)],
-    ['outMany', 'matmul', product(many, false)],
-    [
-      'conv',
-      'conv',
-      { D_INNER: s.dInner, IN_ROWS: s.inRows, CONV_DIM: s.convDim, D_CONV: s.dConv },
-    ],
-    ['scan', 'scan', { ...scan, ...times, LANES: SCAN_LANES, ACROSS: across }],
-    ['rescale', 'rescale', { HEADDIM: s.headdim, D_STATE: s.dState }],
-  ]
+  const conv = { D_INNER: s.dInner, IN_ROWS: s.inRows, CONV_DIM: s.convDim, D_CONV: s.dConv }
+  return {
+    embed: kernel('embed', { FORM: s.form, D_MODEL: s.dModel }, ['table']),
+    ...headOf(s, mode),
+    normIn: withInputs(norm, mode, s.dModel),
+    normGated: withInputs(gated, mode, s.dInner),
+    finish: withInputs(norm, { ...mode, precision: 'exact' }, s.dModel),
+    ...products(s, mode),
+    conv: kernel('conv', conv),
+    scan: kernel('scan', { ...scan, ...times, LANES: SCAN_LANES, ACROSS: across }),
+    rescale: kernel('rescale', { HEADDIM: s.headdim, D_STATE: s.dState }),
+  }
 }
 
 /**
- * @param {GpuDevice} device @param {GpuSizes} sizes
+ * @param {GpuDevice} device @param {GpuSizes} sizes @param {GpuMode} mode
  * @returns {Promise<Kernels>} all compiled
  * @throws {BmError} `unsupported` at once, for sizes that no kernel has; it rejects with `gpu`
  */
-export function createKernels(device, sizes) {
-  return compile(device, kernelList(sizes))
+export function createKernels(device, sizes, mode) {
+  return compile(device, Object.entries(kernelList(sizes, mode)))
 }
 
-/** @param {GpuDevice} device @param {ReturnType<typeof kernelList>} list @returns {Promise<Kernels>} */
+/** @param {GpuDevice} device @param {[string, Kernel][]} list @returns {Promise<Kernels>} */
 async function compile(device, list) {
   const { default: shaders } = await import('../../dist/shaders.mjs')
   return device.making('the shaders', async () => {
     const made = await Promise.all(
-      list.map(async ([key, name, constants]) => {
-        const code = shaderCode(shaders, name, constants)
-        return [key, await device.pipeline(code, BINDINGS[name], key)]
+      list.map(async ([name, kernel]) => {
+        const code = shaderCode(shaders, kernel)
+        return [name, await device.pipeline(code, kernel.bindings, name)]
       }),
     )
     return Object.fromEntries(made)

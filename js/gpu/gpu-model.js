@@ -9,7 +9,7 @@
 
 import { BmError } from '../errors.js'
 import { USAGE } from './gpu-device.js'
-import { createKernels, PRODUCT_TILES } from './gpu-kernels.js'
+import { actStride, createKernels, hasIntegerHead, PRODUCT_TILES } from './gpu-kernels.js'
 import { GpuSession } from './gpu-session.js'
 import { backupTokensOf, bytesOf, MOST_TOKENS, segmentsOf, sizesOf } from './gpu-sizes.js'
 
@@ -54,6 +54,9 @@ export class GpuModel {
     this.device = parts.device
     this.config = parts.config
     this.sizes = parts.sizes
+    /** Of the computation: `high` is computed as `exact`. */
+    this.precision = parts.mode.precision
+    this.hasIntegerHead = hasIntegerHead(parts.sizes, parts.mode)
     this.tensors = parts.tensors
     this.layers = parts.layers
     this.embeddingTable = parts.embeddingTable
@@ -91,13 +94,17 @@ export class GpuModel {
    * @param {Core} core for what a state consists of, and for sampling
    * @param {GpuDevice} device
    * @param {ModelConfig} config
+   * @param {object} [options]
+   * @param {import('../core.js').Precision} [options.precision]  default 'exact', which 'high' is, too
    * @returns {Promise<GpuModel>} empty: write every tensor, seal every part
    * @throws {BmError} `unsupported`, `memory`, `config`
    */
-  static async create(core, device, config) {
+  static async create(core, device, config, { precision = 'exact' } = {}) {
     const sizes = sizesOf(config)
     const tensors = core.tensors(config)
-    const kernels = createKernels(device, sizes)
+    /** @type {import('./gpu-kernels.js').GpuMode} */
+    const mode = { precision: precision === 'fast' ? 'fast' : 'exact', usesDot4: device.usesDot4 }
+    const kernels = createKernels(device, sizes, mode)
     kernels.catch(() => {}) // it is awaited in `ready`, unless there is no memory
     return device.making('the weights', () => {
       const make = (/** @type {number} */ floats, usage = STORAGE) =>
@@ -109,6 +116,9 @@ export class GpuModel {
         ids: make(MOST_TOKENS),
         r: make(MOST_TOKENS * dModel),
         x: make(MOST_TOKENS * Math.max(dModel, dInner)),
+        act: make(
+          mode.precision === 'fast' ? MOST_TOKENS * actStride(Math.max(dModel, dInner)) : 0,
+        ),
         c: make(MOST_TOKENS),
         zxbcdt: make(MOST_TOKENS * inRows),
         y: make(MOST_TOKENS * dInner),
@@ -119,6 +129,7 @@ export class GpuModel {
         device,
         config,
         sizes,
+        mode,
         kernels,
         tensors,
         layers,
@@ -265,7 +276,7 @@ export class GpuModel {
         /** @type {{ conv: GPUBindGroup, scan: GPUBindGroup, in: GPUBindGroup, out: GPUBindGroup }} */ (
           session.groups[i]
         )
-      run(kernels.norm, layer.prepareIn, tokens)
+      run(kernels.normIn, layer.prepareIn, tokens)
       run(
         isOne ? kernels.inOne : kernels.inMany,
         own.in,
@@ -282,11 +293,16 @@ export class GpuModel {
         tiles,
       )
     }
-    run(kernels.norm, session.finish, tokens)
+    run(kernels.finish, session.finish, tokens)
   }
 
   /** Records the logits after a token of the session's last chunk. @param {Pass} pass @param {GpuSession} session */
   recordHead(pass, session) {
+    if (this.kernels.headInputs && session.headInputs) {
+      pass.setPipeline(this.kernels.headInputs)
+      pass.setBindGroup(0, session.headInputs)
+      pass.dispatchWorkgroups(1)
+    }
     for (const [i, group] of session.heads.entries()) {
       pass.setPipeline(this.kernels.head)
       pass.setBindGroup(0, group)
@@ -340,13 +356,14 @@ export class GpuModel {
  * @property {GpuDevice} device
  * @property {ModelConfig} config
  * @property {import('./gpu-sizes.js').GpuSizes} sizes
+ * @property {import('./gpu-kernels.js').GpuMode} mode
  * @property {Promise<import('./gpu-kernels.js').Kernels>} kernels
  * @property {TensorSpec[]} tensors
  * @property {LayerBuffers[]} layers
  * @property {Table} embeddingTable
  * @property {Table} headTable  the same when they are tied
  * @property {{ scale: GPUBuffer, bias: GPUBuffer }} normF
- * @property {Record<'ids' | 'r' | 'x' | 'c' | 'zxbcdt' | 'y' | 'logits', GPUBuffer>} work
+ * @property {Record<'ids' | 'r' | 'x' | 'act' | 'c' | 'zxbcdt' | 'y' | 'logits', GPUBuffer>} work
  */
 
 /** @param {GpuDevice} device @param {import('./gpu-sizes.js').GpuSizes} sizes @returns {Table} */
@@ -377,13 +394,21 @@ function makeLayer(make, s) {
 }
 
 /** The bind groups that belong to no session. @param {GpuModel} model */
-function makePasses({ device, kernels, layers, embeddingTable, work }) {
+function makePasses({ device, kernels, layers, embeddingTable, work, precision }) {
+  const inputs = precision === 'fast' ? [work.act] : []
   return {
     embed: embeddingTable.segments.map(({ buffer, uniform }) =>
       device.bind(kernels.embed, [buffer, embeddingTable.scales, uniform, work.ids, work.r]),
     ),
     layers: layers.map((layer) => ({
-      prepareIn: device.bind(kernels.norm, [work.r, layer.inScale, layer.inBias, work.x, work.c]),
+      prepareIn: device.bind(kernels.normIn, [
+        work.r,
+        layer.inScale,
+        layer.inBias,
+        work.x,
+        work.c,
+        ...inputs,
+      ]),
       prepareOut: device.bind(kernels.normGated, [
         work.y,
         work.zxbcdt,
@@ -391,6 +416,7 @@ function makePasses({ device, kernels, layers, embeddingTable, work }) {
         layer.outBias,
         work.x,
         work.c,
+        ...inputs,
       ]),
     })),
   }

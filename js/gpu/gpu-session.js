@@ -56,6 +56,8 @@ export class GpuSession extends CoreLogits {
   finish = /** @type {never} */ (null)
   /** @type {GPUBindGroup[]} of each segment of the head */
   heads = []
+  /** @type {GPUBindGroup | null} of its inputs as integers */
+  headInputs = null
 
   /** @param {GpuModel} model @param {(session: GpuSession) => void} onClose @returns {Promise<GpuSession>} */
   static async create(model, onClose) {
@@ -332,8 +334,10 @@ export class GpuSession extends CoreLogits {
 /** @typedef {Record<'conv' | 'scales' | 'ssm' | 'hidden' | 'chunk' | 'logits', GPUBuffer>} SessionBuffers */
 
 /** The bind groups that belong to a session. @param {GpuModel} model @param {SessionBuffers} own */
-function makeGroups({ device, kernels, layers, sizes, work, headTable, normF }, own) {
+function makeGroups(model, own) {
+  const { device, kernels, layers, sizes, work, headTable, normF } = model
   const bytes = layerBytes(sizes)
+  const inputs = model.precision === 'fast' ? work.act : work.x
   const part = (
     /** @type {GPUBuffer} */ buffer,
     /** @type {number} */ size,
@@ -348,7 +352,7 @@ function makeGroups({ device, kernels, layers, sizes, work, headTable, normF }, 
       const ssm = part(own.ssm, bytes.ssm, i)
       const scales = part(own.scales, bytes.scales, i)
       return {
-        in: device.bind(kernels.inOne, [layer.inSign, work.x, work.c, work.zxbcdt, own.chunk]),
+        in: device.bind(kernels.inOne, [layer.inSign, inputs, work.c, work.zxbcdt, own.chunk]),
         conv: device.bind(kernels.conv, [
           work.zxbcdt,
           part(own.conv, bytes.conv, i),
@@ -357,19 +361,20 @@ function makeGroups({ device, kernels, layers, sizes, work, headTable, normF }, 
           own.chunk,
         ]),
         scan: device.bind(kernels.scan, [work.zxbcdt, ssm, scales, layer.heads, work.y, own.chunk]),
-        out: device.bind(kernels.outOne, [layer.outSign, work.x, work.c, work.r, own.chunk]),
+        out: device.bind(kernels.outOne, [layer.outSign, inputs, work.c, work.r, own.chunk]),
         rescale: device.bind(kernels.rescale, [ssm, scales]),
       }
     }),
-    finish: device.bind(kernels.norm, [work.r, normF.scale, normF.bias, own.hidden, work.c]),
+    finish: device.bind(kernels.finish, [work.r, normF.scale, normF.bias, own.hidden, work.c]),
+    headInputs: kernels.headInputs
+      ? device.bind(kernels.headInputs, [own.hidden, work.x, own.chunk, work.act])
+      : null,
     heads: headTable.segments.map(({ buffer, uniform }) =>
       device.bind(kernels.head, [
         buffer,
         headTable.scales,
         uniform,
-        own.hidden,
-        work.logits,
-        own.chunk,
+        ...(model.hasIntegerHead ? [work.act, work.logits] : [own.hidden, work.logits, own.chunk]),
       ]),
     ),
   }

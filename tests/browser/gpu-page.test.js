@@ -64,7 +64,8 @@ for (const inline of [false, true]) {
     const found = await page.evaluate(
       async ({ inline, prompt, options }) => {
         const { BiMamba } = /** @type {PageNames} */ (/** @type {unknown} */ (globalThis))
-        const model = await BiMamba.load('../models/good.safetensors', { inline, device: 'webgpu' })
+        const url = '../models/good.safetensors'
+        const model = await BiMamba.load(url, { inline, device: 'webgpu', precision: 'exact' })
         let made = ''
         for await (const piece of model.generate(prompt, options)) made += piece
         const session = await model.createSession({ checkpointBytes: 0 })

@@ -302,7 +302,7 @@ for (const inline of [false, true]) {
     skip,
   }, async () => {
     const wasm = await BiMamba.load(TRAINED, { inline, precision: 'exact' })
-    const model = await BiMamba.load(TRAINED, { inline, device: 'webgpu' })
+    const model = await BiMamba.load(TRAINED, { inline, device: 'webgpu', precision: 'exact' })
     assert.deepEqual(
       { ...model.info, memoryBytes: 0 },
       {
@@ -445,19 +445,22 @@ test('a GPU that is lost under its texts: it is opened again and goes on with ea
 
 test('a GPU that computes wrong is not used', { skip }, async () => {
   const { default: shaders } = await import('../../dist/shaders.mjs')
-  const faults = {
-    conv: ['bias[channel]', '0.0'],
-    scan: ['* decay', ''],
-    matmul: ['c[token]', '0.0'],
-  }
-  for (const [name, [right = '', wrong = '']] of Object.entries(faults)) {
+  const faults = /** @type {const} */ ([
+    ['exact', 'conv', 'bias[channel]', '0.0'],
+    ['exact', 'scan', '* decay', ''],
+    ['exact', 'matmul', 'c[token]', '0.0'],
+    ['fast', 'inputs_int8', 'total += q', 'total -= q'],
+    ['fast', 'matmul_int8', '2 * sums', 'sums'],
+    ['fast', 'head_int8', 'quad / 64u * 2u', '0u'],
+  ])
+  for (const [precision, name, right, wrong] of faults) {
     const before = String(shaders[name])
     assert.ok(before.includes(right))
     shaders[name] = before.replace(right, wrong)
     const core = await Core.create()
     const device = await openDevice()
     await assert.rejects(
-      testDevice(core, device, SMALL),
+      testDevice(core, device, { ...SMALL, d_model: 320 }, { precision }),
       { code: 'gpu', message: /computes wrong/ },
       name,
     )
@@ -465,6 +468,10 @@ test('a GPU that computes wrong is not used', { skip }, async () => {
     shaders[name] = before
   }
   const device = await openDevice()
-  for (const config of Object.values(SHAPES)) await testDevice(await Core.create(), device, config)
+  for (const precision of /** @type {const} */ (['exact', 'fast'])) {
+    for (const config of Object.values(SHAPES)) {
+      await testDevice(await Core.create(), device, config, { precision })
+    }
+  }
   device.close()
 })

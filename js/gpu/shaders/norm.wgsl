@@ -1,5 +1,6 @@
 // RMSNorm folded with a column scale and the bias product of the binary layer behind it, a workgroup a token:
 //   x[t][i] = r[t][i] * rstd * scale[i];   c[t] = rstd * sum_i r[t][i] * bias[i]
+// inputs_*.wgsl has what is made of x.
 
 struct Chunk { tokens: u32, position: u32, token: u32 }
 
@@ -28,4 +29,5 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let rstd = inverseSqrt(all.x / f32(D_MODEL) + NORM_EPS);
   for (var i = lane; i < D_MODEL; i += LANES) { x[start + i] = r[start + i] * rstd * scale[i]; }
   if (lane == 0u) { c[group.x] = rstd * all.y; }
+  prepare_inputs(lane, group.x);
 }

@@ -1,5 +1,6 @@
 // The gate and the norm behind it, one group of d_inner / ngroups at a time, a workgroup a token:
 //   v = y[t] * silu(z[t]);   x[t][i] = v[i] * rstd * scale[i];   c[t] = the sum over groups of rstd * sum_i v[i] * bias[i]
+// inputs_*.wgsl has what is made of x.
 
 const LANES: u32 = 128u;
 const GROUP: u32 = D_INNER / N_GROUPS;
@@ -36,4 +37,5 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     bias_sum += rstd * all.y;
   }
   if (lane == 0u) { c[group.x] = bias_sum; }
+  prepare_inputs(lane, group.x);
 }

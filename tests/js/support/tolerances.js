@@ -67,6 +67,12 @@ export const TOLERANCES = {
     limit: 1e-3,
     measured: '3.1e-5, models/tales, 512 tokens it wrote; 6.6e-4, models/llama-stories',
   },
+  /** `fast` on the GPU against `fast` in WebAssembly on the trained model: mean KL divergence in nats. */
+  fastElsewhere: {
+    limit: 1e-4,
+    measured:
+      '1.9e-5, models/tales, 128 tokens it wrote: a number half way between two integers may become the other one',
+  },
   /** An i16 state against an f32 one, `exact`, random and trained models: mean KL divergence in nats. */
   i16StateDivergence: {
     limit: 1e-6,
