@@ -33,6 +33,11 @@ export class CoreLogits {
     throw new BmError('internal', 'a session without logits')
   }
 
+  /** @returns {number} where the engine has what a sampler needs of the last logits: of all that `prepareDraw` was told it will look at */
+  drawPointer() {
+    return this.logitsPointer(-1)
+  }
+
   /**
    * @param {number} index as for `logitsPointer` @param {number} count tokens of the last append
    * @returns {number} from its beginning

@@ -115,7 +115,7 @@ export class CoreSampler {
 
   /** @returns {number} an id drawn from the session's last logits; neither appended nor accepted */
   sample() {
-    return this.#core.call('sampler_sample', this.#open(), this.#session.logitsPointer(-1))
+    return this.#core.call('sampler_sample', this.#open(), this.#session.drawPointer())
   }
 
   /** @returns {Uint8Array} the random state, and what else sampling has changed; the accepted tokens are not in it */

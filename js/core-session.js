@@ -188,6 +188,9 @@ export class CoreSession extends CoreLogits {
   /** Here logits are computed when they are asked for. @param {number} [_index] */
   async prepareLogits(_index) {}
 
+  /** The same. @param {import('./draw.js').Draw | null} [_draw] */
+  async prepareDraw(_draw) {}
+
   /**
    * Computes the logits where the engine keeps them; any further call may overwrite them.
    * @param {number} index token of the last append; negative counts from its end

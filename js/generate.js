@@ -9,6 +9,7 @@
  */
 
 import { CoreSession } from './core-session.js'
+import { drawOf } from './draw.js'
 import { ModelDrafter } from './model-drafter.js'
 import { Pace, turn } from './pace.js'
 import { persist } from './recovery.js'
@@ -94,6 +95,7 @@ class Writer {
     this.stats = stats
     this.isDone = false
     this.settings = settings
+    this.draw = drawOf(settings)
     this.isLast = isLast
     this.table = table
     this.ends = settings.stopTokens ?? eosIds
@@ -264,7 +266,7 @@ async function step(model, writers, pace, signal) {
   for (const timeline of behind) await timeline.passed()
   const all = writers.map(({ timeline }) => timeline.session)
   if (all.length > 1) together.logitsEach(all)
-  for (const session of all) await session.prepareLogits()
+  for (const { timeline, draw } of writers) await timeline.session.prepareDraw(draw)
 }
 
 /**

@@ -6,6 +6,7 @@
  */
 
 import { BmError } from '../errors.js'
+import { MOST_CANDIDATES } from './gpu-candidates.js'
 
 /** @typedef {import('./gpu-device.js').GpuDevice} GpuDevice */
 /** @typedef {import('./gpu-sizes.js').GpuSizes} GpuSizes */
@@ -27,6 +28,7 @@ const BINDINGS = {
   head_int8: [READ, READ, UNIFORM, READ, WRITE],
   norm: [READ, READ, READ, WRITE, WRITE],
   norm_gated: [READ, READ, READ, READ, WRITE, WRITE],
+  candidates: [READ, WRITE, UNIFORM],
   quantize: [READ, WRITE, UNIFORM],
   matmul: [READ, READ, READ, WRITE, UNIFORM],
   matmul_int8: [READ, READ, READ, WRITE, UNIFORM],
@@ -36,7 +38,7 @@ const BINDINGS = {
 }
 
 /** @typedef {keyof typeof BINDINGS} ShaderName */
-/** headInputs: of an int8 head in `fast`. @typedef {'embed' | 'head' | 'headInputs' | 'normIn' | 'normGated' | 'finish' | 'inOne' | 'inMany' | 'outOne' | 'outMany' | 'conv' | 'scan' | 'rescale'} KernelName */
+/** headInputs: of an int8 head in `fast`. @typedef {'embed' | 'head' | 'headInputs' | 'candidates' | 'normIn' | 'normGated' | 'finish' | 'inOne' | 'inMany' | 'outOne' | 'outMany' | 'conv' | 'scan' | 'rescale'} KernelName */
 /** @typedef {Record<Exclude<KernelName, 'headInputs'>, GPUComputePipeline> & { headInputs?: GPUComputePipeline }} Kernels */
 
 /**
@@ -188,6 +190,7 @@ export function kernelList(s, mode) {
   return {
     embed: kernel('embed', { FORM: s.form, D_MODEL: s.dModel }, ['table']),
     ...headOf(s, mode),
+    candidates: kernel('candidates', { VOCAB: s.vocabSize, MOST: MOST_CANDIDATES }),
     normIn: withInputs(norm, mode, s.dModel),
     normGated: withInputs(gated, mode, s.dInner),
     finish: withInputs(norm, { ...mode, precision: 'exact' }, s.dModel),

@@ -8,6 +8,7 @@
  */
 
 import { BmError } from '../errors.js'
+import { FOUND_BYTES } from './gpu-candidates.js'
 import { USAGE } from './gpu-device.js'
 import { actStride, createKernels, hasIntegerHead, PRODUCT_TILES } from './gpu-kernels.js'
 import { GpuSession } from './gpu-session.js'
@@ -123,6 +124,7 @@ export class GpuModel {
         zxbcdt: make(MOST_TOKENS * inRows),
         y: make(MOST_TOKENS * dInner),
         logits: make(sizes.vocabSize),
+        found: make(FOUND_BYTES / 4),
       }
       return new GpuModel({
         core,
@@ -310,6 +312,13 @@ export class GpuModel {
     }
   }
 
+  /** Records which of them are the largest. @param {GPUComputePassEncoder} pass @param {GpuSession} session */
+  recordCandidates(pass, session) {
+    pass.setPipeline(this.kernels.candidates)
+    pass.setBindGroup(0, session.candidates)
+    pass.dispatchWorkgroups(1)
+  }
+
   #checkOpen() {
     if (this.#closed) throw new BmError('closed', 'the model was closed')
   }
@@ -363,7 +372,7 @@ export class GpuModel {
  * @property {Table} embeddingTable
  * @property {Table} headTable  the same when they are tied
  * @property {{ scale: GPUBuffer, bias: GPUBuffer }} normF
- * @property {Record<'ids' | 'r' | 'x' | 'act' | 'c' | 'zxbcdt' | 'y' | 'logits', GPUBuffer>} work
+ * @property {Record<'ids' | 'r' | 'x' | 'act' | 'c' | 'zxbcdt' | 'y' | 'logits' | 'found', GPUBuffer>} work
  */
 
 /** @param {GpuDevice} device @param {import('./gpu-sizes.js').GpuSizes} sizes @returns {Table} */

@@ -7,11 +7,13 @@
 
 import { CoreLogits } from '../core-logits.js'
 import { BmError } from '../errors.js'
+import { candidatesIn, FOUND_BYTES, MOST_CANDIDATES, wantedFor } from './gpu-candidates.js'
 import { USAGE } from './gpu-device.js'
 import { aligned, backupTokensOf, bytesOf, MOST_TOKENS } from './gpu-sizes.js'
 
 /** @typedef {import('./gpu-model.js').GpuModel} GpuModel */
 
+const MAX_F32 = 3.4028234663852886e38
 const STORAGE = USAGE.storage | USAGE.copySrc | USAGE.copyDst
 
 /** Where in a layer's stretch of the state buffers its arrays are. @param {import('./gpu-sizes.js').GpuSizes} s */
@@ -33,6 +35,10 @@ export class GpuSession extends CoreLogits {
   #logits
   /** The token of the last chunk whose logits are in the engine's memory; -1: none. */
   #logitsOf = -1
+  /** @type {Uint32Array | null} ids of the only ones that are there; null: all may be */
+  #candidates = null
+  /** These are all that the next draw looks at. */
+  #hasDraw = false
   #failed = false
   #closed = false
   maxChunk = MOST_TOKENS
@@ -58,6 +64,8 @@ export class GpuSession extends CoreLogits {
   heads = []
   /** @type {GPUBindGroup | null} of its inputs as integers */
   headInputs = null
+  /** @type {GPUBindGroup} */
+  candidates = /** @type {never} */ (null)
 
   /** @param {GpuModel} model @param {(session: GpuSession) => void} onClose @returns {Promise<GpuSession>} */
   static async create(model, onClose) {
@@ -75,6 +83,7 @@ export class GpuSession extends CoreLogits {
         hidden: device.buffer(4 * MOST_TOKENS * sizes.dModel, STORAGE),
         chunk: device.buffer(16, USAGE.uniform | USAGE.copyDst),
         logits: device.buffer(4 * sizes.vocabSize, USAGE.mapRead | USAGE.copyDst),
+        found: device.buffer(FOUND_BYTES, USAGE.mapRead | USAGE.copyDst),
       }
       const session = new GpuSession(model, buffers, onClose)
       made.push(session)
@@ -114,7 +123,7 @@ export class GpuSession extends CoreLogits {
     this.#pending = null
     this.#position = position
     this.#lastCount = Math.min(1, position)
-    this.#logitsOf = -1
+    this.#forgetLogits()
     this.#failed = false
   }
 
@@ -130,7 +139,12 @@ export class GpuSession extends CoreLogits {
     this.#pending = Uint32Array.from(ids)
     this.#position += ids.length
     this.#lastCount = ids.length
+    this.#forgetLogits()
+  }
+
+  #forgetLogits() {
     this.#logitsOf = -1
+    this.#hasDraw = false
   }
 
   /** As `append`, and waits until it is done. @param {ArrayLike<number>} ids */
@@ -142,8 +156,11 @@ export class GpuSession extends CoreLogits {
     yield
   }
 
-  /** What the device does not do must be asked for before; here everything is one submit. @param {number} token of the last chunk */
-  #flush(token = -1) {
+  /**
+   * What the device does not do must be asked for before; here everything is one submit.
+   * @param {number} token of the last chunk, whose logits are wanted @param {number} wanted only so many of them, the largest; 0: all
+   */
+  #flush(token = -1, wanted = 0) {
     const ids = this.#pending
     if (!ids && token < 0) return
     const { device, work } = this.#model
@@ -151,15 +168,19 @@ export class GpuSession extends CoreLogits {
     const count = ids?.length ?? 0
     if (ids) device.queue.writeBuffer(work.ids, 0, /** @type {BufferSource} */ (ids))
     const history = this.#model.sizes.dConv - 1
-    const chunk = Uint32Array.of(count, (this.#position - count) % history, Math.max(0, token))
+    const first = (this.#position - count) % history
+    const chunk = Uint32Array.of(count, first, Math.max(0, token), wanted)
     device.queue.writeBuffer(this.#buffers.chunk, 0, chunk)
     const encoder = device.encoder()
     const pass = this.#model.profile?.begin(encoder, this) ?? encoder.beginComputePass()
     if (ids) this.#model.record(pass, this, count)
     if (token >= 0) this.#model.recordHead(pass, this)
+    if (wanted > 0) this.#model.recordCandidates(pass, this)
     pass.end()
-    if (token >= 0) {
-      encoder.copyBufferToBuffer(work.logits, 0, this.#buffers.logits, 0, 4 * this.vocabSize)
+    const { logits, found } = this.#buffers
+    if (wanted > 0) encoder.copyBufferToBuffer(work.found, 0, found, 0, FOUND_BYTES)
+    else if (token >= 0) {
+      encoder.copyBufferToBuffer(work.logits, 0, logits, 0, 4 * this.vocabSize)
     }
     device.queue.submit([encoder.finish()])
     this.#pending = null
@@ -176,15 +197,57 @@ export class GpuSession extends CoreLogits {
     this.#flush(at)
     const bytes = await this.#model.device.read(this.#buffers.logits, 4 * this.vocabSize)
     this.#checkOpen()
-    if (!new Float32Array(bytes.buffer).every(Number.isFinite)) {
-      this.#failed = true
-      throw new BmError(
-        'numeric',
-        `the model computed NaN or infinity by token ${this.#position - 1}`,
-      )
-    }
+    if (!new Float32Array(bytes.buffer).every(Number.isFinite)) throw this.#spoilt()
     this.#model.core.writeBytes(this.#logits, bytes)
     this.#logitsOf = at
+    this.#candidates = null
+  }
+
+  #spoilt() {
+    this.#failed = true
+    const by = `by token ${this.#position - 1}`
+    return new BmError('numeric', `the model computed NaN or infinity ${by}`)
+  }
+
+  /**
+   * Brings what a sampler will look at to where it finds it: where that is little, little is read back.
+   * @param {import('./gpu-candidates.js').Draw | null} draw null: it may look at all logits
+   */
+  async prepareDraw(draw) {
+    this.#checkReady()
+    const last = this.placeInChunk(-1, this.#lastCount)
+    if (!draw || this.#logitsOf === last || this.vocabSize <= MOST_CANDIDATES) {
+      await this.prepareLogits()
+      return
+    }
+    this.#flush(last, wantedFor(draw))
+    const bytes = await this.#model.device.read(this.#buffers.found, FOUND_BYTES)
+    this.#checkOpen()
+    const { isSpoilt, isEnough, ids, logits } = candidatesIn(bytes, draw)
+    if (isSpoilt) throw this.#spoilt()
+    if (!isEnough) {
+      await this.prepareLogits()
+      return
+    }
+    this.#logitsOf = -1
+    this.#putCandidates(ids, logits)
+    this.#hasDraw = true
+  }
+
+  /** In the engine's memory all others are as small as can be. @param {Uint32Array} ids @param {Float32Array} logits */
+  #putCandidates(ids, logits) {
+    const { core } = this.#model
+    const at = (/** @type {number} */ id) => this.#logits + 4 * id
+    const none = bytesOf(new Float32Array(this.#candidates ? 1 : this.vocabSize).fill(-MAX_F32))
+    if (!this.#candidates) core.writeBytes(this.#logits, none)
+    for (const id of this.#candidates ?? []) core.writeBytes(at(id), none)
+    for (const [i, id] of ids.entries()) core.writeBytes(at(id), bytesOf(logits.subarray(i, i + 1)))
+    this.#candidates = ids
+  }
+
+  drawPointer() {
+    this.#checkReady()
+    return this.#hasDraw ? this.#logits : this.logitsPointer(-1)
   }
 
   /** @param {number} index as for `prepareLogits`, which must have been awaited */
@@ -331,7 +394,11 @@ export class GpuSession extends CoreLogits {
   }
 }
 
-/** @typedef {Record<'conv' | 'scales' | 'ssm' | 'hidden' | 'chunk' | 'logits', GPUBuffer>} SessionBuffers */
+/** @typedef {Record<'conv' | 'scales' | 'ssm' | 'hidden' | 'chunk' | 'logits' | 'found', GPUBuffer>} SessionBuffers */
+
+/** @param {Float32Array} floats */
+const bytesOf = ({ buffer, byteOffset, byteLength }) =>
+  new Uint8Array(buffer, byteOffset, byteLength)
 
 /** The bind groups that belong to a session. @param {GpuModel} model @param {SessionBuffers} own */
 function makeGroups(model, own) {
@@ -366,6 +433,7 @@ function makeGroups(model, own) {
       }
     }),
     finish: device.bind(kernels.finish, [work.r, normF.scale, normF.bias, own.hidden, work.c]),
+    candidates: device.bind(kernels.candidates, [work.logits, work.found, own.chunk]),
     headInputs: kernels.headInputs
       ? device.bind(kernels.headInputs, [own.hidden, work.x, own.chunk, work.act])
       : null,
