@@ -42,13 +42,11 @@ export async function chooseDevice(core, config, options, features = []) {
   const none = (/** @type {string | null} */ note) => ({ device: null, note, tested: DONE })
   if (device === 'wasm') return none(null)
   const why =
-    state !== 'f32'
-      ? `its state cannot be ${state}`
-      : head !== 'file'
-        ? `its head cannot be ${head}`
-        : config.projection_dtype
-          ? `it computes 1-bit projections only, and this model's are dense (${config.projection_dtype})`
-          : null
+    head !== 'file'
+      ? `its head cannot be ${head}`
+      : config.projection_dtype
+        ? `it computes 1-bit projections only, and this model's are dense (${config.projection_dtype})`
+        : null
   try {
     if (why) throw new BmError('unsupported', `the GPU: ${why}`)
     const opened = await GpuDevice.open(await findGpu(), features)

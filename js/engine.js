@@ -199,7 +199,7 @@ export class Engine {
       info: {
         ...file,
         memoryBytes,
-        stateBytes: this.#core.stateBytes(config, isGpu ? 'f32' : state),
+        stateBytes: this.#core.stateBytes(config, state),
         projections: projectionsOf(config),
         precision,
         state,

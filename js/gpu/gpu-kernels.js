@@ -34,7 +34,9 @@ const BINDINGS = {
   matmul_int8: [READ, READ, READ, WRITE, UNIFORM],
   conv: [WRITE, WRITE, READ, READ, UNIFORM],
   scan: [READ, WRITE, WRITE, READ, WRITE, UNIFORM],
+  scan_i16: [READ, WRITE, WRITE, READ, WRITE, UNIFORM, WRITE, WRITE],
   rescale: [WRITE, WRITE],
+  rescale_i16: [READ, READ, WRITE],
 }
 
 /** @typedef {keyof typeof BINDINGS} ShaderName */
@@ -46,6 +48,7 @@ const BINDINGS = {
  *
  * @typedef {object} GpuMode
  * @property {'fast' | 'exact'} precision  'fast': inputs of products are the core's integers
+ * @property {'f32' | 'i16'} state
  * @property {boolean} usesDot4  integers by dot4I8Packed, in `fast`
  */
 
@@ -86,10 +89,10 @@ export function shaderCode(shaders, { shader, before, constants }) {
   return [...header, ...before.map((name) => shaders[name]), shaders[shader]].join('\n')
 }
 
-/** @param {GpuSizes} sizes @returns {number} lanes across a row of the state: each takes vectors of four */
-function lanesAcross({ dState }) {
+/** @param {GpuSizes} sizes @param {number} most @returns {number} lanes across a row of the state: each takes vectors of four */
+function lanesAcross({ dState }, most) {
   const quads = dState / 4
-  let across = Math.min(quads, MOST_ACROSS)
+  let across = Math.min(quads, most)
   while (quads % across) across--
   return across
 }
@@ -123,7 +126,7 @@ function withInputs(kernel, { precision, usesDot4 }, cols, codes) {
   }
 }
 
-/** @param {GpuSizes} s @param {GpuMode} mode @returns {Record<'inOne' | 'inMany' | 'outOne' | 'outMany', Kernel>} */
+/** @param {GpuSizes} s @param {Pick<GpuMode, 'precision' | 'usesDot4'>} mode @returns {Record<'inOne' | 'inMany' | 'outOne' | 'outMany', Kernel>} */
 export function products(s, { precision, usesDot4 }) {
   const { one, many } = PRODUCT_TILES
   const of = (
@@ -167,6 +170,36 @@ function headOf(s, mode) {
 export const hasIntegerHead = (s, { precision }) => s.form === 0 && precision === 'fast'
 
 /**
+ * @param {GpuSizes} s @param {GpuMode} mode
+ * @returns {{ scan: Kernel, rescale: Kernel }}
+ * @throws {BmError} `unsupported`
+ */
+function recurrence(s, { state }) {
+  const isI16 = state === 'i16'
+  // In 16 bits there are two numbers for each lane, and four for each row.
+  const across = lanesAcross(s, isI16 ? MOST_ACROSS / 2 : MOST_ACROSS)
+  const bytes = s.headdim * (isI16 ? 8 * across + 16 : 4 * across) + (isI16 ? 4 * across : 0)
+  if (bytes > WORKGROUP_BYTES) {
+    throw new BmError(
+      'unsupported',
+      `headdim ${s.headdim} with d_state ${s.dState} is too large for a GPU's workgroup`,
+    )
+  }
+  const constants = {
+    ...{ D_INNER: s.dInner, IN_ROWS: s.inRows, N_GROUPS: s.nGroups },
+    ...{ D_STATE: s.dState, HEADDIM: s.headdim, N_HEADS: s.nHeads },
+    ...{ DT_MIN: s.dtMin, DT_MAX: Math.min(s.dtMax, 3.4e38) },
+    ...{ LANES: SCAN_LANES, ACROSS: across },
+  }
+  return {
+    scan: kernel(isI16 ? 'scan_i16' : 'scan', constants),
+    rescale: isI16
+      ? kernel('rescale_i16', { HEADDIM: s.headdim })
+      : kernel('rescale', { HEADDIM: s.headdim, D_STATE: s.dState }),
+  }
+}
+
+/**
  * What is compiled for a model, by name.
  * @param {GpuSizes} s
  * @param {GpuMode} mode
@@ -174,18 +207,9 @@ export const hasIntegerHead = (s, { precision }) => s.form === 0 && precision ==
  * @throws {BmError} `unsupported`
  */
 export function kernelList(s, mode) {
-  const across = lanesAcross(s)
-  if (4 * s.headdim * across > WORKGROUP_BYTES) {
-    throw new BmError(
-      'unsupported',
-      `headdim ${s.headdim} with d_state ${s.dState} is too large for a GPU's workgroup`,
-    )
-  }
   const norm = kernel('norm', { D_MODEL: s.dModel, NORM_EPS: s.normEps })
   const inner = { D_INNER: s.dInner, IN_ROWS: s.inRows, N_GROUPS: s.nGroups }
   const gated = kernel('norm_gated', { ...inner, NORM_EPS: s.normEps })
-  const scan = { ...inner, D_STATE: s.dState, HEADDIM: s.headdim, N_HEADS: s.nHeads }
-  const times = { DT_MIN: s.dtMin, DT_MAX: Math.min(s.dtMax, 3.4e38) }
   const conv = { D_INNER: s.dInner, IN_ROWS: s.inRows, CONV_DIM: s.convDim, D_CONV: s.dConv }
   return {
     embed: kernel('embed', { FORM: s.form, D_MODEL: s.dModel }, ['table']),
@@ -196,8 +220,7 @@ export function kernelList(s, mode) {
     finish: withInputs(norm, { ...mode, precision: 'exact' }, s.dModel),
     ...products(s, mode),
     conv: kernel('conv', conv),
-    scan: kernel('scan', { ...scan, ...times, LANES: SCAN_LANES, ACROSS: across }),
-    rescale: kernel('rescale', { HEADDIM: s.headdim, D_STATE: s.dState }),
+    ...recurrence(s, mode),
   }
 }
 

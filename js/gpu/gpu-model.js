@@ -57,6 +57,7 @@ export class GpuModel {
     this.sizes = parts.sizes
     /** Of the computation: `high` is computed as `exact`. */
     this.precision = parts.mode.precision
+    this.state = parts.mode.state
     this.hasIntegerHead = hasIntegerHead(parts.sizes, parts.mode)
     this.tensors = parts.tensors
     this.layers = parts.layers
@@ -97,14 +98,19 @@ export class GpuModel {
    * @param {ModelConfig} config
    * @param {object} [options]
    * @param {import('../core.js').Precision} [options.precision]  default 'exact', which 'high' is, too
+   * @param {import('../core.js').StateType} [options.state]  of all its sessions; default 'f32'
    * @returns {Promise<GpuModel>} empty: write every tensor, seal every part
    * @throws {BmError} `unsupported`, `memory`, `config`
    */
-  static async create(core, device, config, { precision = 'exact' } = {}) {
+  static async create(core, device, config, { precision = 'exact', state = 'f32' } = {}) {
     const sizes = sizesOf(config)
     const tensors = core.tensors(config)
     /** @type {import('./gpu-kernels.js').GpuMode} */
-    const mode = { precision: precision === 'fast' ? 'fast' : 'exact', usesDot4: device.usesDot4 }
+    const mode = {
+      precision: precision === 'fast' ? 'fast' : 'exact',
+      state,
+      usesDot4: device.usesDot4,
+    }
     const kernels = createKernels(device, sizes, mode)
     kernels.catch(() => {}) // it is awaited in `ready`, unless there is no memory
     return device.making('the weights', () => {
@@ -312,7 +318,7 @@ export class GpuModel {
     }
   }
 
-  /** Records which of them are the largest. @param {GPUComputePassEncoder} pass @param {GpuSession} session */
+  /** Records which of them are the largest. @param {Pass} pass @param {GpuSession} session */
   recordCandidates(pass, session) {
     pass.setPipeline(this.kernels.candidates)
     pass.setBindGroup(0, session.candidates)
@@ -335,7 +341,7 @@ export class GpuModel {
 
   /** @returns {number} tokens between two backups of a session's state */
   get backupTokens() {
-    return backupTokensOf(this.core.stateBytes(this.config, 'f32'))
+    return backupTokensOf(this.core.stateBytes(this.config, this.state))
   }
 
   /** @returns {number} on the GPU: weights, what is worked in, and the open sessions */

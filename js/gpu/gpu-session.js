@@ -16,12 +16,33 @@ import { aligned, backupTokensOf, bytesOf, MOST_TOKENS } from './gpu-sizes.js'
 const MAX_F32 = 3.4028234663852886e38
 const STORAGE = USAGE.storage | USAGE.copySrc | USAGE.copyDst
 
-/** Where in a layer's stretch of the state buffers its arrays are. @param {import('./gpu-sizes.js').GpuSizes} s */
-const layerBytes = (s) => ({
-  conv: 4 * (s.dConv - 1) * s.convDim,
-  scales: 8 * s.nHeads,
-  ssm: 4 * s.nHeads * s.headdim * s.dState,
-})
+/** @typedef {'conv' | 'scales' | 'ssm' | 'unit' | 'most'} ArrayName  of a state; the last two are there in 16 bits only */
+
+/** Bytes that a layer has of each array. @param {GpuModel} model @returns {[ArrayName, number][]} */
+function layerBytes({ sizes: s, state }) {
+  const rows = s.nHeads * s.headdim
+  const isI16 = state === 'i16'
+  return [
+    ['conv', 4 * (s.dConv - 1) * s.convDim],
+    ['scales', 8 * s.nHeads],
+    ['ssm', (isI16 ? 2 : 4) * rows * s.dState],
+    ...(isI16
+      ? /** @type {[ArrayName, number][]} */ ([
+          ['unit', 4 * rows],
+          ['most', 4 * rows],
+        ])
+      : []),
+  ]
+}
+
+/** What the core calls them. @type {Record<ArrayName, string>} */
+const NAMES = {
+  conv: 'conv',
+  scales: 'ssm.scale',
+  ssm: 'ssm',
+  unit: 'ssm.unit',
+  most: 'ssm.most',
+}
 
 export class GpuSession extends CoreLogits {
   #model
@@ -49,7 +70,7 @@ export class GpuSession extends CoreLogits {
     this.#model = model
     this.#buffers = buffers
     this.#onClose = onClose
-    this.stateBytes = model.core.stateBytes(model.config, 'f32')
+    this.stateBytes = model.core.stateBytes(model.config, model.state)
     /** A state is copied from the GPU every so many tokens, for it can be lost. */
     this.backupTokens = backupTokensOf(this.stateBytes)
     this.#logits = model.core.pointer('block_create', 4 * this.vocabSize)
@@ -70,16 +91,15 @@ export class GpuSession extends CoreLogits {
   /** @param {GpuModel} model @param {(session: GpuSession) => void} onClose @returns {Promise<GpuSession>} */
   static async create(model, onClose) {
     const { device, sizes } = model
-    const bytes = layerBytes(sizes)
     /** @type {GpuSession[]} */
     const made = []
     const make = () => {
-      const each = (/** @type {number} */ one) =>
-        device.buffer(sizes.nLayer * aligned(one), STORAGE)
+      const arrays = layerBytes(model).map(([name, bytes]) => [
+        name,
+        device.buffer(sizes.nLayer * aligned(bytes), STORAGE),
+      ])
       const buffers = {
-        conv: each(bytes.conv),
-        scales: each(bytes.scales),
-        ssm: each(bytes.ssm),
+        .../** @type {StateBuffers} */ (Object.fromEntries(arrays)),
         hidden: device.buffer(4 * MOST_TOKENS * sizes.dModel, STORAGE),
         chunk: device.buffer(16, USAGE.uniform | USAGE.copyDst),
         logits: device.buffer(4 * sizes.vocabSize, USAGE.mapRead | USAGE.copyDst),
@@ -112,8 +132,7 @@ export class GpuSession extends CoreLogits {
   reset() {
     this.#checkOpen()
     const encoder = this.#model.device.encoder()
-    const { conv, scales, ssm } = this.#buffers
-    for (const buffer of [conv, scales, ssm]) encoder.clearBuffer(buffer)
+    for (const [name] of layerBytes(this.#model)) encoder.clearBuffer(this.#array(name))
     this.#model.device.queue.submit([encoder.finish()])
     this.#begin(0)
   }
@@ -238,10 +257,11 @@ export class GpuSession extends CoreLogits {
   #putCandidates(ids, logits) {
     const { core } = this.#model
     const at = (/** @type {number} */ id) => this.#logits + 4 * id
-    const none = bytesOf(new Float32Array(this.#candidates ? 1 : this.vocabSize).fill(-MAX_F32))
+    const none = rawBytes(new Float32Array(this.#candidates ? 1 : this.vocabSize).fill(-MAX_F32))
     if (!this.#candidates) core.writeBytes(this.#logits, none)
     for (const id of this.#candidates ?? []) core.writeBytes(at(id), none)
-    for (const [i, id] of ids.entries()) core.writeBytes(at(id), bytesOf(logits.subarray(i, i + 1)))
+    for (const [i, id] of ids.entries())
+      core.writeBytes(at(id), rawBytes(logits.subarray(i, i + 1)))
     this.#candidates = ids
   }
 
@@ -257,7 +277,7 @@ export class GpuSession extends CoreLogits {
     throw new BmError('internal', 'logits that were not prepared')
   }
 
-  /** @returns {Promise<Uint8Array<ArrayBuffer>>} the state that the core would have now, in f32; more can be appended meanwhile */
+  /** @returns {Promise<Uint8Array<ArrayBuffer>>} the state that the core would have now; more can be appended meanwhile */
   async state() {
     this.#checkReady()
     this.#flush()
@@ -289,20 +309,21 @@ export class GpuSession extends CoreLogits {
     return copy
   }
 
+  /** @param {ArrayName} name of those that are there */
+  #array(name) {
+    return /** @type {GPUBuffer} */ (this.#buffers[name])
+  }
+
   /** Where each part of a state is on the GPU, and in a block of bytes. */
   #places() {
-    const { core, config, sizes } = this.#model
-    const tensors = Object.fromEntries(
-      core.stateTensors(config, 'f32').map((one) => [one.name, one]),
+    const { core, config, sizes, state } = this.#model
+    const tensors = core.stateTensors(config, state)
+    const offset = (/** @type {string} */ wanted) =>
+      Number(tensors.find(({ name }) => name === wanted)?.offset)
+    const arrays = layerBytes(this.#model).map(
+      ([name, size]) => /** @type {const} */ ([this.#array(name), size, offset(NAMES[name])]),
     )
-    const bytes = layerBytes(sizes)
-    const { conv, scales, ssm, hidden } = this.#buffers
-    const offset = (/** @type {string} */ name) => Number(tensors[name]?.offset)
-    const arrays = /** @type {const} */ ([
-      [conv, bytes.conv, offset('conv')],
-      [scales, bytes.scales, offset('ssm.scale')],
-      [ssm, bytes.ssm, offset('ssm')],
-    ])
+    const { hidden } = this.#buffers
     const row = 4 * sizes.dModel
     const last = {
       buffer: hidden,
@@ -394,42 +415,41 @@ export class GpuSession extends CoreLogits {
   }
 }
 
-/** @typedef {Record<'conv' | 'scales' | 'ssm' | 'hidden' | 'chunk' | 'logits' | 'found', GPUBuffer>} SessionBuffers */
+/** @typedef {Record<'conv' | 'scales' | 'ssm', GPUBuffer> & { unit?: GPUBuffer, most?: GPUBuffer }} StateBuffers */
+/** @typedef {StateBuffers & Record<'hidden' | 'chunk' | 'logits' | 'found', GPUBuffer>} SessionBuffers */
 
 /** @param {Float32Array} floats */
-const bytesOf = ({ buffer, byteOffset, byteLength }) =>
+const rawBytes = ({ buffer, byteOffset, byteLength }) =>
   new Uint8Array(buffer, byteOffset, byteLength)
 
 /** The bind groups that belong to a session. @param {GpuModel} model @param {SessionBuffers} own */
 function makeGroups(model, own) {
-  const { device, kernels, layers, sizes, work, headTable, normF } = model
-  const bytes = layerBytes(sizes)
+  const { device, kernels, layers, work, headTable, normF } = model
   const inputs = model.precision === 'fast' ? work.act : work.x
-  const part = (
-    /** @type {GPUBuffer} */ buffer,
-    /** @type {number} */ size,
-    /** @type {number} */ layer,
-  ) => ({
-    buffer,
-    offset: layer * aligned(size),
-    size,
-  })
+  const sizesOfArrays = new Map(layerBytes(model))
+  const part = (/** @type {ArrayName} */ name, /** @type {number} */ layer) => {
+    const size = Number(sizesOfArrays.get(name))
+    const buffer = /** @type {GPUBuffer} */ (own[name])
+    return { buffer, offset: layer * aligned(size), size }
+  }
+  const isI16 = model.state === 'i16'
   return {
     groups: layers.map((layer, i) => {
-      const ssm = part(own.ssm, bytes.ssm, i)
-      const scales = part(own.scales, bytes.scales, i)
+      const [ssm, scales] = [part('ssm', i), part('scales', i)]
+      const rows = isI16 ? [part('unit', i), part('most', i)] : []
+      const recurrence = [work.zxbcdt, ssm, scales, layer.heads, work.y, own.chunk, ...rows]
       return {
         in: device.bind(kernels.inOne, [layer.inSign, inputs, work.c, work.zxbcdt, own.chunk]),
         conv: device.bind(kernels.conv, [
           work.zxbcdt,
-          part(own.conv, bytes.conv, i),
+          part('conv', i),
           layer.conv,
           layer.convBias,
           own.chunk,
         ]),
-        scan: device.bind(kernels.scan, [work.zxbcdt, ssm, scales, layer.heads, work.y, own.chunk]),
+        scan: device.bind(kernels.scan, recurrence),
         out: device.bind(kernels.outOne, [layer.outSign, inputs, work.c, work.r, own.chunk]),
-        rescale: device.bind(kernels.rescale, [ssm, scales]),
+        rescale: device.bind(kernels.rescale, [...(isI16 ? rows : [ssm]), scales]),
       }
     }),
     finish: device.bind(kernels.finish, [work.r, normF.scale, normF.bias, own.hidden, work.c]),

@@ -22,7 +22,7 @@ const VOCABULARY = 64
  * @param {Core} core
  * @param {GpuDevice} device
  * @param {ModelConfig} config of the model that is to run
- * @param {{ precision?: import('../core.js').Precision }} [options] as for GpuModel.create
+ * @param {{ precision?: import('../core.js').Precision, state?: import('../core.js').StateType }} [options] as for GpuModel.create
  * @returns {Promise<void>}
  * @throws {BmError} `gpu`: its results are wrong, or it fails; `memory`, `unsupported`
  */
@@ -40,8 +40,8 @@ export async function testDevice(core, device, config, options = {}) {
       cpu.seal(part)
       gpu.seal(part)
     }
-    const { precision } = gpu
-    await compare(cpu.createSession({ precision }), await gpu.createSession())
+    const { precision, state } = gpu
+    await compare(cpu.createSession({ precision, state }), await gpu.createSession())
   } finally {
     cpu.close()
     gpu.free()

@@ -15,6 +15,7 @@ import { testDevice } from '../../js/gpu/self-test.js'
 import { BiMamba } from '../../js/index.js'
 import { findGpu } from '../../js/platform.js'
 import { join } from './support/collect.js'
+import { logitError } from './support/divergence.js'
 import { seeded } from './support/seeded.js'
 import { missingGpu } from './support/software-gpu.js'
 import { TRAINED } from './support/trained-model.js'
@@ -66,11 +67,12 @@ async function openDevice() {
   return device
 }
 
-/** The same random weights in both. @param {Core} core @param {ModelConfig} config @param {number} seed */
-async function openBoth(core, config, seed) {
+/** The same random weights in both. @param {Core} core @param {ModelConfig} config @param {number} seed @param {'f32' | 'i16'} [state] */
+async function openBoth(core, config, seed, state = 'f32') {
   const random = seeded(seed)
   const device = await openDevice()
-  const gpu = await GpuModel.create(core, device, config)
+  const how = { precision: /** @type {const} */ ('exact'), state }
+  const gpu = await GpuModel.create(core, device, config, how)
   const cpu = core.createModel(config)
   for (const [index, { name, dtype, sizeBytes }] of core.tensors(config).entries()) {
     const bytes = new Uint8Array(sizeBytes)
@@ -90,7 +92,7 @@ async function openBoth(core, config, seed) {
     cpu.seal(part)
     gpu.seal(part)
   }
-  return { cpu, gpu, device }
+  return { cpu, gpu, device, how }
 }
 
 /** @param {ReturnType<typeof seeded>} random @param {string} name of a tensor */
@@ -120,7 +122,7 @@ const idsOf =
 /** After any cut of a text, at every place of a chunk. @param {Both} both */
 async function logitsAgree(both) {
   const ids = idsOf(both.cpu.config)
-  const cpu = both.cpu.createSession({ precision: 'exact' })
+  const cpu = both.cpu.createSession(both.how)
   const gpu = await both.gpu.createSession()
   for (const [step, n] of [1, 1, 5, 64, 2, 1, 33].entries()) {
     const chunk = ids(n, step)
@@ -146,13 +148,13 @@ async function logitsAgree(both) {
 /** Both ways; and a copy is the same to the bit. @param {Both} both */
 async function statesCross(both) {
   const ids = idsOf(both.cpu.config)
-  const cpu = both.cpu.createSession({ precision: 'exact' })
+  const cpu = both.cpu.createSession(both.how)
   const gpu = await both.gpu.createSession()
   cpu.append(ids(40))
   gpu.append(ids(40))
   const [fromCpu, fromGpu] = [cpu.state(), await gpu.state()]
   assert.equal(fromGpu.length, fromCpu.length)
-  const other = both.cpu.createSession({ precision: 'exact' })
+  const other = both.cpu.createSession(both.how)
   other.adopt(fromGpu, 40)
   near(other.logits(), cpu.logits(), 'the last logits')
   const there = await both.gpu.createSession()
@@ -171,6 +173,27 @@ async function statesCross(both) {
   for (const one of [gpu, there]) await one.prepareLogits()
   near(there.logits(), cpu.logits(), 'back')
   for (const one of [cpu, gpu, other, there, copy]) one.close()
+}
+
+/** A state in 16 bits next to one in f32, over a text in which scales become too small and integers too large. @param {Both} both @param {import('node:test').TestContext} t */
+async function keepsInIntegers(both, t) {
+  const ids = idsOf(both.cpu.config)
+  const truth = both.cpu.createSession({ precision: 'exact' })
+  const cpu = both.cpu.createSession(both.how)
+  const gpu = await both.gpu.createSession()
+  assert.equal(gpu.stateBytes, cpu.stateBytes)
+  const off = { cpu: 0, gpu: 0 }
+  for (let k = 0; k < 6; k++) {
+    for (const one of [truth, cpu, gpu]) one.append(ids(64, 5 * k))
+    await gpu.prepareLogits()
+    const want = truth.logits()
+    const most = Math.max(...want.map(Math.abs))
+    off.cpu = Math.max(off.cpu, logitError(cpu.logits(), want, most))
+    off.gpu = Math.max(off.gpu, logitError(gpu.logits(), want, most))
+  }
+  t.diagnostic(`off in 16 bits: ${off.gpu} on the GPU, ${off.cpu} in WebAssembly`)
+  assert.ok(off.gpu > 0 && off.gpu <= 1.5 * off.cpu)
+  for (const one of [truth, cpu, gpu]) one.close()
 }
 
 /** What cannot be, and a state that is no number. @param {Both} both */
@@ -227,14 +250,27 @@ async function makesNothing({ gpu: model, device }) {
   }
 }
 
-for (const [i, [name, config]] of Object.entries(SHAPES).entries()) {
+/** @type {[string, ModelConfig, 'f32' | 'i16'][]} */
+const CASES = [
+  ...Object.entries(SHAPES).map(
+    ([name, config]) => /** @type {[string, ModelConfig, 'f32']} */ ([name, config, 'f32']),
+  ),
+  ['int8, tied, state in 16 bits', SMALL, 'i16'],
+  [
+    'small heads, two groups, state in 16 bits',
+    { ...SHAPES['f32, small heads'], ngroups: 2 },
+    'i16',
+  ],
+]
+
+for (const [i, [name, config, state]] of CASES.entries()) {
   describe(name, { skip }, () => {
     /** @type {Both} */
     let both
     before(async () => {
       // The second one in parts, as a table that is larger than a binding.
       mostBinding = i === 1 ? 100 * config.d_model * 2 : null
-      both = await openBoth(await Core.create(), config, 5 + i)
+      both = await openBoth(await Core.create(), config, 5 + i, state)
     })
     after(() => {
       both?.gpu.close()
@@ -242,6 +278,7 @@ for (const [i, [name, config]] of Object.entries(SHAPES).entries()) {
     })
     test('logits are those of the exact core', () => logitsAgree(both))
     test('states cross', () => statesCross(both))
+    if (state === 'i16') test("integers are as good as the core's", (t) => keepsInIntegers(both, t))
     test('nothing is made while it computes', () => makesNothing(both))
     test('what is refused', () => refuses(both))
   })
@@ -353,12 +390,10 @@ test('where it is computed: what cannot be, what is not worth it', { skip }, asy
   assert.equal(auto.info.device, 'wasm')
   assert.match(String(auto.info.deviceNote), /swiftshader|llvmpipe|software/)
   await auto.close()
-  for (const options of /** @type {const} */ ([{ state: 'i16' }, { head: 'int4' }])) {
-    await assert.rejects(BiMamba.load(TRAINED, { inline: true, device: 'webgpu', ...options }), {
-      code: 'unsupported',
-      message: /i16|int4/,
-    })
-  }
+  await assert.rejects(BiMamba.load(TRAINED, { inline: true, device: 'webgpu', head: 'int4' }), {
+    code: 'unsupported',
+    message: /int4/,
+  })
   await assert.rejects(BiMamba.load(TRAINED, { device: /** @type {never} */ ('gpu') }), {
     code: 'argument',
     message: /device is "gpu", want wasm, webgpu, auto/,
@@ -446,21 +481,22 @@ test('a GPU that is lost under its texts: it is opened again and goes on with ea
 test('a GPU that computes wrong is not used', { skip }, async () => {
   const { default: shaders } = await import('../../dist/shaders.mjs')
   const faults = /** @type {const} */ ([
-    ['exact', 'conv', 'bias[channel]', '0.0'],
-    ['exact', 'scan', '* decay', ''],
-    ['exact', 'matmul', 'c[token]', '0.0'],
-    ['fast', 'inputs_int8', 'total += q', 'total -= q'],
-    ['fast', 'matmul_int8', '2 * sums', 'sums'],
-    ['fast', 'head_int8', 'quad / 64u * 2u', '0u'],
+    ['exact', 'f32', 'conv', 'bias[channel]', '0.0'],
+    ['exact', 'f32', 'scan', '* decay', ''],
+    ['exact', 'f32', 'matmul', 'c[token]', '0.0'],
+    ['exact', 'i16', 'scan_i16', '* own.keep', ''],
+    ['fast', 'f32', 'inputs_int8', 'total += q', 'total -= q'],
+    ['fast', 'f32', 'matmul_int8', '2 * sums', 'sums'],
+    ['fast', 'f32', 'head_int8', 'quad / 64u * 2u', '0u'],
   ])
-  for (const [precision, name, right, wrong] of faults) {
+  for (const [precision, state, name, right, wrong] of faults) {
     const before = String(shaders[name])
     assert.ok(before.includes(right))
     shaders[name] = before.replace(right, wrong)
     const core = await Core.create()
     const device = await openDevice()
     await assert.rejects(
-      testDevice(core, device, { ...SMALL, d_model: 320 }, { precision }),
+      testDevice(core, device, { ...SMALL, d_model: 320 }, { precision, state }),
       { code: 'gpu', message: /computes wrong/ },
       name,
     )
@@ -470,7 +506,8 @@ test('a GPU that computes wrong is not used', { skip }, async () => {
   const device = await openDevice()
   for (const precision of /** @type {const} */ (['exact', 'fast'])) {
     for (const config of Object.values(SHAPES)) {
-      await testDevice(await Core.create(), device, config, { precision })
+      const state = precision === 'fast' ? 'i16' : 'f32'
+      await testDevice(await Core.create(), device, config, { precision, state })
     }
   }
   device.close()
