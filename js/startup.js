@@ -256,7 +256,7 @@ class Startup {
 
   /** @param {LoadMeter} meter @returns {Promise<Engine>} */
   async run(meter) {
-    const { precision, state, head, variant, wasmUrl, threads } = this.#options
+    const { precision, head, variant, wasmUrl, threads } = this.#options
     const { signal } = this.#stop
     const most = threads === 'auto' ? coreCount() : threads
     const shared = most > 1 && mayHaveThreads()
