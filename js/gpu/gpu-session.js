@@ -220,6 +220,7 @@ export class GpuSession extends CoreLogits {
     this.#model.core.writeBytes(this.#logits, bytes)
     this.#logitsOf = at
     this.#candidates = null
+    this.#hasDraw = false
   }
 
   #spoilt() {

@@ -73,12 +73,19 @@ for (const inline of [false, true]) {
         const bytes = Array.from(await session.save())
         const { device, variant } = model.info
         await model.close()
-        return { made, bytes, device, variant }
+        const fast = await BiMamba.load(url, { inline, device: 'webgpu', state: 'i16' })
+        let other = ''
+        for await (const piece of fast.generate(prompt, options)) other += piece
+        const { precision, state } = fast.info
+        await fast.close()
+        return { made, bytes, device, variant, other, precision, state }
       },
       { inline, prompt: PROMPT, options: OPTIONS },
     )
     assert.deepEqual([found.device, found.variant], ['webgpu', 'webgpu'])
     assert.equal(found.made, text)
+    assert.deepEqual([found.precision, found.state], ['fast', 'i16'])
+    assert.equal(found.other, text)
     const model = await NodeBiMamba.load(MODEL_FILE, { precision: 'exact' })
     const loaded = await model.loadSession(Uint8Array.from(found.bytes))
     let there = ''
