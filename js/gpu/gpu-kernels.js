@@ -214,7 +214,7 @@ export function kernelList(s, mode) {
   return {
     embed: kernel('embed', { FORM: s.form, D_MODEL: s.dModel }, ['table']),
     ...headOf(s, mode),
-    candidates: kernel('candidates', { VOCAB: s.vocabSize, MOST: MOST_CANDIDATES }),
+    candidates: kernel('candidates', { MOST: MOST_CANDIDATES }),
     normIn: withInputs(norm, mode, s.dModel),
     normGated: withInputs(gated, mode, s.dInner),
     finish: withInputs(norm, { ...mode, precision: 'exact' }, s.dModel),

@@ -16,7 +16,8 @@ import { GpuModel } from './gpu-model.js'
 const TOLERANCE = 2e-3
 /** A prompt whose last block is not whole, then single tokens. */
 const CHUNKS = [19, 1, 1]
-const VOCABULARY = 64
+/** Enough that not all logits are read back for a draw. */
+const VOCABULARY = 320
 
 /**
  * @param {Core} core
@@ -54,12 +55,27 @@ async function compare(cpu, gpu) {
     const ids = Array.from({ length: count }, (_, i) => (step * 13 + i * 7) % VOCABULARY)
     cpu.append(ids)
     gpu.append(ids)
+    const drawn = await likeliest(gpu)
     await gpu.prepareLogits()
     const [want, got] = [cpu.logits(), gpu.logits()]
+    if (got.indexOf(Math.max(...got)) !== drawn) {
+      throw new BmError('gpu', `the GPU computes wrong: token ${drawn} is not the likeliest one`)
+    }
     const most = Math.max(...want.map(Math.abs))
     const off = Math.max(...want.map((value, i) => Math.abs(value - Number(got[i]))))
     if (off <= TOLERANCE * (1 + most)) continue
     throw new BmError('gpu', `the GPU computes wrong: logits are off by ${off}, of ${most}`)
+  }
+}
+
+/** @param {import('./gpu-session.js').GpuSession} gpu @returns {Promise<number>} by what is read back for a draw */
+async function likeliest(gpu) {
+  await gpu.prepareDraw({ count: 1, temperature: 0 })
+  const sampler = gpu.createSampler({ temperature: 0 })
+  try {
+    return sampler.sample()
+  } finally {
+    sampler.close()
   }
 }
 

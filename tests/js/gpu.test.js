@@ -487,6 +487,7 @@ test('a GPU that computes wrong is not used', { skip }, async () => {
     ['exact', 'i16', 'scan_i16', '* own.keep', ''],
     ['fast', 'f32', 'inputs_int8', 'total += q', 'total -= q'],
     ['fast', 'f32', 'matmul_int8', '2 * sums', 'sums'],
+    ['exact', 'f32', 'candidates', 'value < bound', 'value <= bound'],
     ['fast', 'f32', 'head_int8', 'quad / 64u * 2u', '0u'],
   ])
   for (const [precision, state, name, right, wrong] of faults) {

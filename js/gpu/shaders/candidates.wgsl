@@ -19,7 +19,7 @@ var<workgroup> spoilt: atomic<u32>;
 @compute @workgroup_size(LANES)
 fn main(@builtin(local_invocation_index) lane: u32) {
   var own = -3.4028234e38;
-  for (var i = lane; i < VOCAB; i += LANES) {
+  for (var i = lane; i < arrayLength(&logits); i += LANES) {
     let value = logits[i];
     if ((bitcast<u32>(value) & 0x7f800000u) == 0x7f800000u) { atomicStore(&spoilt, 1u); }
     own = max(own, value);
@@ -34,7 +34,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
   }
   if (place + 1u == chunk.wanted) { bound = own; }
   workgroupBarrier();
-  for (var i = lane; i < VOCAB; i += LANES) {
+  for (var i = lane; i < arrayLength(&logits); i += LANES) {
     let value = logits[i];
     if (value < bound) { continue; }
     let at = atomicAdd(&count, 1u);
