@@ -284,6 +284,7 @@ for (const usesDot4 of [true, false]) {
       const config = { ...SMALL, d_model, ngroups: 1 + (i % 2) }
       const tensors = weights(core, config, random)
       const model = await GpuModel.create(core, device, config, { precision: 'fast' })
+      await model.ready
       filled(model, tensors)
       for (const tokens of [1, TOKENS]) await productsAgree(model, tensors, random, tokens)
       model.free()
@@ -299,6 +300,7 @@ for (const usesDot4 of [true, false]) {
       const config = { ...SMALL, d_model, embedding_dtype: /** @type {const} */ ('I8') }
       const tensors = weights(core, config, random)
       const model = await GpuModel.create(core, device, config, { precision: 'fast' })
+      await model.ready
       await headAgrees(filled(model, tensors), tensors, random)
       model.free()
     }
