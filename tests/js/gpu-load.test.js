@@ -110,7 +110,7 @@ test(
     const { made } = whole
     assert.ok(made > 60)
     // Of the test's model and of the real one; two sessions are made behind them.
-    const places = Array.from({ length: Math.ceil((made - 12) / 9) }, (_, i) => 9 * i)
+    const places = Array.from({ length: Math.ceil((made - 14) / 9) }, (_, i) => 9 * i)
     for (const fault of /** @type {Fault[]} */ (['memory', 'validation', 'throws'])) {
       for (const nth of [...places, made - 1]) {
         // Software takes seconds to compile, which only the last ones, of sessions, wait for.
