@@ -12,7 +12,7 @@ import { CommandError, findProgram, ROOT, run, succeeds } from './command.js'
 
 /**
  * @typedef {object} Tool
- * @property {'build' | 'test' | 'gpu'} task what needs it; each needs what those before it need
+ * @property {'build' | 'test'} task what needs it; tests need the tools to build too
  * @property {string} name what to call it
  * @property {() => boolean} isThere
  * @property {string} apt the Debian package that has it
@@ -50,7 +50,7 @@ export function pythonWith(name) {
 const pythonModule = (name) => () => pythonWith(name) !== undefined
 
 /** @param {string} name of a shared library that the loader must find; elsewhere than on Linux nobody looks */
-const library = (name) => () =>
+export const library = (name) => () =>
   process.platform !== 'linux' ||
   ['/usr/lib', '/usr/local/lib', '/lib', ...triplets()].some((folder) =>
     existsSync(join(folder, name)),
@@ -205,20 +205,22 @@ const TOOLS = [
     elsewhere: 'https://github.com/KhronosGroup/Vulkan-Loader',
   },
   {
-    task: 'gpu',
+    task: 'test',
     name: "Mesa's lavapipe",
     isThere: library('libvulkan_lvp.so'),
     apt: 'mesa-vulkan-drivers',
-    purpose: "runs the GPU's tests on a second software driver",
+    purpose: "a quick software driver for the GPU's tests in Node",
     elsewhere: 'https://mesa3d.org, on Linux only',
+    isOptional: true,
   },
   {
-    task: 'gpu',
+    task: 'test',
     name: "Vulkan's headers",
-    isThere: header('vulkan/vulkan.h'),
+    isThere: () => process.platform !== 'linux' || header('vulkan/vulkan.h')(),
     apt: 'libvulkan-dev',
     purpose: 'build what makes Dawn take that driver',
     elsewhere: 'https://github.com/KhronosGroup/Vulkan-Headers',
+    isOptional: true,
   },
 ]
 
@@ -270,13 +272,12 @@ export function setUpNodePackages() {
 /**
  * Makes sure that the tools for a task are there; installs what is missing, or throws CommandError with
  * the list of what is missing and where to get it.
- * @param {'build' | 'test' | 'gpu'} task  each needs what those before it need
+ * @param {'build' | 'test'} task
  */
 export function setUpTools(task) {
-  const order = ['build', 'test', 'gpu']
   const missing = []
   for (const tool of TOOLS) {
-    if (order.indexOf(tool.task) <= order.indexOf(task) && !tool.isThere()) missing.push(tool)
+    if ((task === 'test' || tool.task === 'build') && !tool.isThere()) missing.push(tool)
   }
   if (missing.length === 0) return
   if (canInstall()) {

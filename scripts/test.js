@@ -9,24 +9,33 @@
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { CommandError, ROOT, run, runScript } from './command.js'
+import { lavapipeDriver } from './lavapipe-driver.js'
 import { pythonWith, setUpNodePackages, setUpTools, softwareDriver } from './setup.js'
 
 /** No part takes a quarter of this on two cores: a part that does has hung. */
 const LIMIT_MS = 20 * 60000
 
-/** @param {string} folder of test files for Node's runner */
-function nodeTests(folder) {
+/** @param {string} folder of test files for Node's runner @param {Record<string, string>} driver of WebGPU */
+function nodeTests(folder, driver) {
   const files = readdirSync(join(ROOT, folder))
     .filter((name) => name.endsWith('.test.js'))
     .map((name) => join(folder, name))
   // What tests download is not for the user's own cache.
-  const driver = process.env.VK_DRIVER_FILES ?? softwareDriver()
-  const env = {
-    BIMAMBA_CACHE: join(ROOT, 'build/test-cache'),
-    ...(driver === undefined ? {} : { VK_DRIVER_FILES: driver }),
-  }
+  const env = { BIMAMBA_CACHE: join(ROOT, 'build/test-cache'), ...driver }
   const args = ['--test', '--test-reporter=spec', ...files]
   run(process.execPath, args, { env, timeoutMs: LIMIT_MS })
+}
+
+/** The driver that comes with Chromium. @returns {Record<string, string>} */
+function ownDriver() {
+  const driver = softwareDriver()
+  return driver === undefined ? {} : { VK_DRIVER_FILES: driver }
+}
+
+/** One that was named, or the quickest there is. @returns {Record<string, string>} */
+function nodeDriver() {
+  if (process.env.VK_DRIVER_FILES !== undefined) return {}
+  return lavapipeDriver() ?? ownDriver()
 }
 
 /**
@@ -56,8 +65,8 @@ const PARTS = {
   types: () => run('node_modules/.bin/tsc', ['-p', 'tsconfig.json']),
   native: () => cTests('native'),
   wasm: () => cTests('wasm-test'),
-  js: () => nodeTests('tests/js'),
-  browser: () => nodeTests('tests/browser'),
+  js: () => nodeTests('tests/js', nodeDriver()),
+  browser: () => nodeTests('tests/browser', ownDriver()),
   recipe: recipeTests,
 }
 

@@ -1,5 +1,5 @@
 /*
- * A Vulkan driver in front of Mesa's lavapipe, for tests of WebGPU on a second software driver (npm run test:gpu).
+ * A Vulkan driver in front of Mesa's lavapipe, for tests of WebGPU without a GPU (scripts/lavapipe-driver.js).
  *
  * Dawn wants shaderSampledImageArrayDynamicIndexing and shaderStorageImageArrayDynamicIndexing of every driver; lavapipe of Mesa 22 does not
  * claim them, and compute shaders do not use them. So this claims them, and takes them out again where a device is created. Everything

@@ -1,8 +1,8 @@
 /**
- * WebGPU without a GPU: the package `webgpu` on the software driver that comes with Chromium.
+ * WebGPU without a GPU: the package `webgpu` on a software driver.
  *
- * Owns where that driver is. A driver is chosen when the process starts (VK_DRIVER_FILES), which scripts/test.js does;
- * scripts/gpu-tests.js names another one.
+ * A driver is chosen when the process starts (VK_DRIVER_FILES), which scripts/test.js does; scripts/gpu-tests.js names another one. Owns that it is the
+ * one that was meant.
  */
 
 import { findGpu } from '../../../js/platform.js'
