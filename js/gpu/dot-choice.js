@@ -1,8 +1,10 @@
 /**
- * By which of two ways the integers of `fast` are added up on a GPU: dot_plain.wgsl, which every WebGPU can, or dot4.wgsl, where WGSL has what that needs.
+ * In which way the integers of `fast` are added up on a GPU: by dot_plain.wgsl, which every WebGPU can, or dot4.wgsl, where WGSL has what that needs; through
+ * sums_memory.wgsl, or sums_subgroups.wgsl, where the device has subgroups.
  *
  * Owns the measurement. Hardware decides, and does not say: some GPUs have an instruction for four products of bytes, on others it becomes a dozen;
- * counting bits is one instruction everywhere, at a quarter of the speed on some. The sums are the same integers.
+ * counting bits is one instruction everywhere, at a quarter of the speed on some. The sums are the same
+ * integers.
  */
 
 import { USAGE } from './gpu-device.js'
@@ -15,8 +17,10 @@ import { sizesOf } from './gpu-sizes.js'
 const PRODUCTS = 8
 const ROUNDS = 4
 
+/** @typedef {{ usesDot4: boolean, usesSubgroups: boolean }} Way */
+
 /**
- * Times the in_proj of a token both ways, and lets the device take the quicker one from now on. A program on the processor has no such instruction.
+ * Times the in_proj of a token in each way, and lets the device take the quickest one from now on. A program on the processor has no such instructions.
  * @param {GpuDevice} device
  * @param {import('../format.js').ModelConfig} config
  * @param {{ precision: string }} how
@@ -24,17 +28,26 @@ const ROUNDS = 4
  * @throws {import('../errors.js').BmError} `gpu`, `memory`
  */
 export async function chooseDot(device, config, { precision }) {
-  if (device.softwareName) device.usesDot4 = false
-  if (!device.usesDot4 || precision !== 'fast') return
-  const plain = await timeProduct(device, config, false)
-  const dot4 = await timeProduct(device, config, true)
-  device.usesDot4 = dot4 < plain
+  if (device.softwareName) Object.assign(device, { usesDot4: false, usesSubgroups: false })
+  if (precision !== 'fast') return
+  /** @type {Way[]} */
+  const ways = [false, device.usesDot4].flatMap((usesDot4) =>
+    [false, device.usesSubgroups].map((usesSubgroups) => ({ usesDot4, usesSubgroups })),
+  )
+  const different = new Map(ways.map((way) => [JSON.stringify(way), way]))
+  if (different.size === 1) return
+  let least = Number.POSITIVE_INFINITY
+  for (const way of different.values()) {
+    const ms = await timeProduct(device, config, way)
+    if (ms < least) Object.assign(device, way)
+    least = Math.min(least, ms)
+  }
 }
 
-/** @param {GpuDevice} device @param {import('../format.js').ModelConfig} config @param {boolean} usesDot4 @returns {Promise<number>} ms, the best of some */
-async function timeProduct(device, config, usesDot4) {
+/** @param {GpuDevice} device @param {import('../format.js').ModelConfig} config @param {Way} way @returns {Promise<number>} ms, the best of some */
+async function timeProduct(device, config, way) {
   const sizes = sizesOf(config)
-  const { inOne } = products(sizes, { precision: 'fast', usesDot4 })
+  const { inOne } = products(sizes, { precision: 'fast', ...way })
   const { default: shaders } = await import('../../dist/shaders.mjs')
   const { storage, copyDst, uniform } = USAGE
   const made = await device.making('a product', async () => {

@@ -18,6 +18,10 @@ export const USAGE = {
   queryResolve: 0x0200,
 }
 const MAP_READ = 0x0001
+/** Used where the adapter has it. */
+const SUBGROUPS = /** @type {GPUFeatureName} */ ('subgroups')
+/** Those that add up a group of 256 columns: sums_subgroups.wgsl. */
+const LANES_OF_GROUP = 8
 /** So long after what fails because of it, a loss is told at the latest. */
 const LOSS_MS = 100
 
@@ -54,12 +58,15 @@ export class GpuDevice {
   /** @param {GPUDevice} device @param {GPUAdapterInfo} info @param {GPU} gpu that it is of */
   constructor(device, info, gpu) {
     this.#device = device
+    const least = Number(Reflect.get(info, 'subgroupMinSize') ?? 0)
     /** Who made the adapter, and what it is. */
     this.info = info
     /** Node's must not be collected before its device. */
     this.gpu = gpu
     /** Whether integers are multiplied by dot4I8Packed: where WGSL has it, unless js/gpu/dot-choice.js has found that it is slower. */
     this.usesDot4 = gpu.wgslLanguageFeatures?.has('packed_4x8_integer_dot_product') ?? false
+    /** Whether integers are added up among the 8 neighbours that every subgroup has, if not js/gpu/dot-choice.js has found that slower. */
+    this.usesSubgroups = device.features.has('subgroups') && least >= LANES_OF_GROUP
     void device.lost.then(({ message, reason }) => {
       this.lost ??= message || reason
     })
@@ -69,7 +76,7 @@ export class GpuDevice {
    * With the limits that every WebGPU has.
    *
    * @param {GPU | null | undefined} gpu  `navigator.gpu`, or what Node's package `webgpu` makes
-   * @param {readonly GPUFeatureName[]} [wanted]  features, of which the device has those that its adapter has; default: none
+   * @param {readonly GPUFeatureName[]} [wanted]  features besides `subgroups`, of which the device has those that its adapter has; default: none
    * @returns {Promise<GpuDevice>}
    * @throws {BmError} `unsupported`
    */
@@ -77,7 +84,7 @@ export class GpuDevice {
     if (!gpu) throw new BmError('unsupported', 'WebGPU is not here')
     const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' })
     if (!adapter) throw new BmError('unsupported', 'WebGPU is here, but no adapter for it')
-    const requiredFeatures = wanted.filter((name) => adapter.features.has(name))
+    const requiredFeatures = [...wanted, SUBGROUPS].filter((name) => adapter.features.has(name))
     try {
       return new GpuDevice(await adapter.requestDevice({ requiredFeatures }), adapter.info, gpu)
     } catch (cause) {

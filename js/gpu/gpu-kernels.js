@@ -50,6 +50,7 @@ const BINDINGS = {
  * @property {'fast' | 'exact'} precision  'fast': inputs of products are the core's integers
  * @property {'f32' | 'i16'} state
  * @property {boolean} usesDot4  integers by dot4I8Packed, in `fast`
+ * @property {boolean} usesSubgroups  they are added up among neighbouring lanes
  */
 
 /**
@@ -85,8 +86,9 @@ function constant(name, value) {
  * @returns {string} WGSL
  */
 export function shaderCode(shaders, { shader, before, constants }) {
+  const enables = before.includes('sums_subgroups') ? ['enable subgroups;'] : []
   const header = Object.entries(constants).map(([key, value]) => constant(key, value))
-  return [...header, ...before.map((name) => shaders[name]), shaders[shader]].join('\n')
+  return [...enables, ...header, ...before.map((name) => shaders[name]), shaders[shader]].join('\n')
 }
 
 /** @param {GpuSizes} sizes @param {number} most @returns {number} lanes across a row of the state: each takes vectors of four */
@@ -126,9 +128,10 @@ function withInputs(kernel, { precision, usesDot4 }, cols, codes) {
   }
 }
 
-/** @param {GpuSizes} s @param {Pick<GpuMode, 'precision' | 'usesDot4'>} mode @returns {Record<'inOne' | 'inMany' | 'outOne' | 'outMany', Kernel>} */
-export function products(s, { precision, usesDot4 }) {
+/** @param {GpuSizes} s @param {Pick<GpuMode, 'precision' | 'usesDot4' | 'usesSubgroups'>} mode @returns {Record<'inOne' | 'inMany' | 'outOne' | 'outMany', Kernel>} */
+export function products(s, { precision, usesDot4, usesSubgroups }) {
   const { one, many } = PRODUCT_TILES
+  const sums = [dotText(usesDot4), usesSubgroups ? 'sums_subgroups' : 'sums_memory']
   const of = (
     /** @type {{ rows: number, tokens: number }} */ tile,
     /** @type {boolean} */ isIn,
@@ -143,7 +146,7 @@ export function products(s, { precision, usesDot4 }) {
     }
     return precision === 'exact'
       ? kernel('matmul', constants)
-      : kernel('matmul_int8', { ...constants, ACT_STRIDE: actStride(cols) }, [dotText(usesDot4)])
+      : kernel('matmul_int8', { ...constants, ACT_STRIDE: actStride(cols) }, sums)
   }
   return {
     inOne: of(one, true),

@@ -110,6 +110,7 @@ export class GpuModel {
       precision: precision === 'fast' ? 'fast' : 'exact',
       state,
       usesDot4: device.usesDot4,
+      usesSubgroups: device.usesSubgroups,
     }
     const kernels = createKernels(device, sizes, mode)
     kernels.catch(() => {}) // it is awaited in `ready`, unless there is no memory

@@ -220,13 +220,22 @@ async function productsAgree(model, tensors, random, tokens) {
   session.close()
 }
 
-/** @param {boolean} usesDot4 */
-async function openDevice(usesDot4) {
+/** @param {boolean} usesDot4 @param {boolean} [usesSubgroups] */
+async function openDevice(usesDot4, usesSubgroups = false) {
   const device = await GpuDevice.open(await findGpu())
   assert.ok(device.usesDot4, 'this test wants both forms')
   Object.defineProperty(device, 'usesDot4', { value: usesDot4 })
+  Object.defineProperty(device, 'usesSubgroups', { value: usesSubgroups, writable: true })
   return device
 }
+
+/** Subgroups of 8 lanes and more: Mesa's driver has them, Chromium's has not. */
+const hasSubgroups = async () => {
+  const device = await GpuDevice.open(await findGpu())
+  device.close()
+  return device.usesSubgroups
+}
+const noSubgroups = skip || ((await hasSubgroups()) ? false : 'subgroups are too small, or missing')
 
 /** Numbers half way between two integers, next to nothing, a zero, outliers, and what is no number. @param {Random} random @param {number} n */
 function edges(random, n) {
@@ -274,11 +283,17 @@ async function headAgrees(model, tensors, random) {
   session.close()
 }
 
-for (const usesDot4 of [true, false]) {
-  const form = usesDot4 ? 'by dot4I8Packed' : 'bit by bit'
-  test(`${form}: inputs and products are the core's`, { skip }, async () => {
+for (const [usesDot4, usesSubgroups] of /** @type {const} */ ([
+  [true, false],
+  [false, false],
+  [true, true],
+  [false, true],
+])) {
+  const form = `${usesDot4 ? 'by dot4I8Packed' : 'bit by bit'}${usesSubgroups ? ', with subgroups' : ''}`
+  const without = usesSubgroups ? noSubgroups : skip
+  test(`${form}: inputs and products are the core's`, { skip: without }, async () => {
     const core = await Core.create()
-    const device = await openDevice(usesDot4)
+    const device = await openDevice(usesDot4, usesSubgroups)
     for (const [i, d_model] of WIDTHS.entries()) {
       const random = seeded(40 + i)
       const config = { ...SMALL, d_model, ngroups: 1 + (i % 2) }
@@ -292,6 +307,7 @@ for (const usesDot4 of [true, false]) {
     device.close()
   })
 
+  if (usesSubgroups) continue // the head has no use for them
   test(`${form}: an int8 head is the core's`, { skip }, async () => {
     const core = await Core.create()
     const device = await openDevice(usesDot4)
@@ -331,6 +347,21 @@ test('the way that is quicker here is taken, and only what WGSL has', { skip }, 
   device.usesDot4 = false
   await chooseDot(device, SMALL, { precision: 'fast' })
   assert.equal(device.usesDot4, false)
+  if (noSubgroups === false) {
+    // The second of four ways is the plain one with subgroups.
+    Object.assign(device, { usesDot4: true, usesSubgroups: true })
+    let calls = 0
+    Object.defineProperty(device.queue, 'onSubmittedWorkDone', {
+      configurable: true,
+      value: async () => {
+        await Reflect.apply(onSubmittedWorkDone, device.queue, [])
+        if (Math.floor(calls++ / 4) !== 1) await setTimeout(200)
+      },
+    })
+    await chooseDot(device, { ...SMALL, d_model: 64 }, { precision: 'fast' })
+    assert.deepEqual([calls, device.usesDot4, device.usesSubgroups], [16, false, true])
+    device.usesSubgroups = false
+  }
   device.usesDot4 = true
   await chooseDot(device, SMALL, { precision: 'exact' })
   assert.equal(device.usesDot4, true)

@@ -31,7 +31,9 @@ const CONFIGS = [
 /** @type {GpuMode[]} */
 const MODES = /** @type {const} */ (['exact', 'fast']).flatMap((precision) =>
   /** @type {const} */ (['f32', 'i16']).flatMap((state) =>
-    [true, false].map((usesDot4) => ({ precision, state, usesDot4 })),
+    [true, false].flatMap((usesDot4) =>
+      [true, false].map((usesSubgroups) => ({ precision, state, usesDot4, usesSubgroups })),
+    ),
   ),
 )
 
@@ -45,6 +47,7 @@ test('every variant of every shader makes a pipeline', { skip, timeout: 280000 }
   for (const config of CONFIGS) {
     for (const mode of MODES) {
       if (mode.usesDot4 && !device.usesDot4) continue
+      if (mode.usesSubgroups && !device.usesSubgroups) continue
       for (const kernel of Object.values(kernelList(sizesOf(config), mode))) {
         all.set(shaderCode(shaders, kernel), kernel)
         for (const name of [kernel.shader, ...kernel.before]) used.add(name)
@@ -56,8 +59,12 @@ test('every variant of every shader makes a pipeline', { skip, timeout: 280000 }
   }
   t.diagnostic(`${all.size} variants of ${used.size} files`)
   const left = Object.keys(shaders).filter((name) => !used.has(name))
-  // Without dot4I8Packed what calls it cannot be compiled.
-  assert.deepEqual(left, device.usesDot4 ? [] : ['dot4'])
+  // What a device has not got it cannot compile.
+  const missing = [
+    ...(device.usesDot4 ? [] : ['dot4']),
+    ...(device.usesSubgroups ? [] : ['sums_subgroups']),
+  ]
+  assert.deepEqual(left, missing)
   // The validator does look.
   const [[code, kernel] = ['', null]] = all
   assert.ok(kernel)

@@ -18,8 +18,6 @@ const SUMS: u32 = ROWS * TILE;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 @group(0) @binding(4) var<uniform> chunk: Chunk;
 
-var<workgroup> sums: array<i32, SUMS * LANES>;
-
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let first = group.x * ROWS;
@@ -43,22 +41,17 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
       }
       for (var i = 0u; i < ROWS; i++) {
         let w = signs[min(first + i, OUT_ROWS - 1u) * WORDS + min(k, WORDS - 1u)];
-        sums[(t * ROWS + i) * LANES + lane] = sum_of_chosen(low, high, w);
+        put_word(t * ROWS + i, lane, sum_of_chosen(low, high, w));
       }
     }
-    // Every lane has written a word's sums; now they are added up for each group.
     workgroupBarrier();
-    for (var i = lane; i < SUMS * EIGHT; i += LANES) {
-      var sum = 0;
-      for (var word = 0u; word < EIGHT; word++) { sum += sums[i * EIGHT + word]; }
-      sums[i * EIGHT] = sum;
-    }
+    add_words(lane);
     workgroupBarrier();
     for (var g = 0u; is_result && g < EIGHT && start / EIGHT + g < GROUPS; g++) {
       let pair = token * ACT_STRIDE + COLS / 4u + 2u * (start / EIGHT + g);
       let scale = bitcast<f32>(act[pair / 4u][pair % 4u]);
       let total = bitcast<i32>(act[pair / 4u][pair % 4u + 1u]);
-      value += scale * f32(2 * sums[(lane * EIGHT + g) * EIGHT] - total);
+      value += scale * f32(2 * sums[lane * EIGHT + g] - total);
     }
     // Read before the next words' are written.
     workgroupBarrier();
