@@ -9,7 +9,7 @@ export function deviceWords({ device, deviceNote, threads, simd, precision, vari
   if (device === 'webgpu') {
     return {
       short: 'WebGPU',
-      long: 'Computed on the GPU, in 32-bit floats. Tokens are drawn on the processor.',
+      long: `Computed on the GPU; precision ${precision}. Tokens are drawn on the processor.`,
     }
   }
   const count = `${threads} ${threads === 1 ? 'thread' : 'threads'}`
