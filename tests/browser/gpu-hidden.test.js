@@ -59,7 +59,8 @@ after(async () => {
 /** Begins to write, and notes how far it is when the page is hidden, frozen and woken. @param {{ inline: boolean, prompt: string, options: typeof OPTIONS }} job */
 async function write({ inline, prompt, options }) {
   const { BiMamba } = /** @type {PageNames} */ (/** @type {unknown} */ (globalThis))
-  const model = await BiMamba.load('../models/good.safetensors', { inline, device: 'webgpu' })
+  const how = /** @type {const} */ ({ inline, device: 'webgpu', precision: 'exact' })
+  const model = await BiMamba.load('../models/good.safetensors', how)
   /** @type {number[]} */
   const ids = []
   /** @type {Held['seen']} */
