@@ -270,17 +270,28 @@ export class SessionHost {
     return { count, hasText }
   }
 
-  /** @param {Timeline} timeline @returns {Promise<number>} a session that is the same; what happens to one does not to the other */
-  async fork(timeline) {
-    const fork = await this.newTimeline({ seed: timeline.seed, checkpointBytes: 0 })
-    try {
-      await timeline.arrived()
-      fork.copyOf(timeline)
-    } catch (error) {
-      fork.close()
-      throw error
+  /** @param {Timeline} timeline @param {AbortSignal} [signal] @returns {Promise<number>} a session that is the same; what happens to one does not to the other */
+  async fork(timeline, signal) {
+    return this.#add(await this.copy(timeline, signal))
+  }
+
+  /** @param {Timeline} timeline @param {AbortSignal} [signal] @returns {Promise<Timeline>} the same, settled, and nobody's yet */
+  async copy(timeline, signal) {
+    for (;;) {
+      await timeline.settleAll(signal)
+      const copy = await this.newTimeline({ seed: timeline.seed, checkpointBytes: 0 })
+      try {
+        // With its session what computes may have become another one, which has not read the text.
+        if (!timeline.isStale) {
+          copy.copyOf(timeline)
+          return copy
+        }
+      } catch (error) {
+        copy.close()
+        throw error
+      }
+      copy.close()
     }
-    return this.#add(fork)
   }
 
   /** @param {Timeline} timeline settled @returns {Promise<number>} */
@@ -409,9 +420,8 @@ const ACTIONS = {
   },
 
   /** @param {Context} context */
-  async fork({ host, timeline, signal }) {
-    await timeline.settle(signal)
-    return host.fork(timeline)
+  fork({ host, timeline, signal }) {
+    return host.fork(timeline, signal)
   },
 
   /** @param {Context} context */
@@ -496,10 +506,8 @@ const ACTIONS = {
   /** @param {Context} context @param {string | Uint32Array} text */
   async score({ host, timeline, signal }, text) {
     const ids = await host.encode(text, null, host.before(timeline), signal)
-    await timeline.settle(signal)
-    const copy = await host.newTimeline({ seed: 0, checkpointBytes: 0 })
+    const copy = await host.copy(timeline, signal)
     try {
-      if (timeline.position > 0) copy.copyOf(timeline)
       for (const id of ids) copy.push(id)
       const tokens = await readAll({ host, timeline: copy, signal }, 0)
       return tokens.map(({ id, logprob }) => ({ id, logprob }))

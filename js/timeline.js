@@ -136,10 +136,13 @@ export class Timeline {
 
   /** The core was given the last token together with those of other timelines. */
   async passed() {
-    const { position } = this.#session
+    const session = this.#session
+    const { position } = session
     if (position !== this.#checkpoints.nextAfter(position - 1)) return
     await this.#arriving
-    const state = this.#session.state()
+    // It may have moved meanwhile, and the other one has read nothing yet.
+    if (session !== this.#session) return
+    const state = session.state()
     if (state instanceof Uint8Array) this.#checkpoints.add({ position, state })
     else this.#arriving = this.#keep(position, state)
   }
@@ -154,11 +157,6 @@ export class Timeline {
       // Without it more is read again; whatever it failed of, the next token hears of it, too.
     }
     this.#awaited = null
-  }
-
-  /** Until all checkpoints are there. */
-  async arrived() {
-    await this.#arriving
   }
 
   /** Takes tokens away from the end. The core follows when it is settled. @param {number} length of what stays */
@@ -232,9 +230,20 @@ export class Timeline {
     }
   }
 
-  /** @returns {Promise<Snapshot>} of a settled timeline */
+  /**
+   * Until all has been read and all checkpoints are there. What computes may become another one while that is awaited, which has read nothing.
+   * @param {AbortSignal} [signal]
+   */
+  async settleAll(signal) {
+    do {
+      await this.settle(signal)
+      await this.#arriving
+    } while (this.#isStale)
+  }
+
+  /** @returns {Promise<Snapshot>} */
   async snapshot() {
-    await this.#arriving
+    await this.settleAll()
     const { seed, random, tail, turns } = this
     const [state, ids] = [await this.#session.state(), this.#ids.slice()]
     return { state, ids, checkpoints: this.#checkpoints.copy(), seed, random, tail, turns }

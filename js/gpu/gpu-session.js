@@ -214,13 +214,23 @@ export class GpuSession extends CoreLogits {
     const at = this.placeInChunk(index, this.#lastCount)
     if (this.#logitsOf === at) return
     this.#flush(at)
-    const bytes = await this.#model.device.read(this.#buffers.logits, 4 * this.vocabSize)
-    this.#checkOpen()
+    const bytes = await this.#read(this.#buffers.logits, 4 * this.vocabSize)
     if (!new Float32Array(bytes.buffer).every(Number.isFinite)) throw this.#spoilt()
     this.#model.core.writeBytes(this.#logits, bytes)
     this.#logitsOf = at
     this.#candidates = null
     this.#hasDraw = false
+  }
+
+  /** @param {GPUBuffer} buffer of its own @param {number} bytes */
+  async #read(buffer, bytes) {
+    const { device } = this.#model
+    try {
+      return await device.read(buffer, bytes)
+    } finally {
+      // What was closed meanwhile gives nothing back, and that is no fault of the device's.
+      if (device.lost === null) this.#checkOpen()
+    }
   }
 
   #spoilt() {
@@ -241,8 +251,7 @@ export class GpuSession extends CoreLogits {
       return
     }
     this.#flush(last, wantedFor(draw))
-    const bytes = await this.#model.device.read(this.#buffers.found, FOUND_BYTES)
-    this.#checkOpen()
+    const bytes = await this.#read(this.#buffers.found, FOUND_BYTES)
     const { isSpoilt, isEnough, ids, logits } = candidatesIn(bytes, draw)
     if (isSpoilt) throw this.#spoilt()
     if (!isEnough) {

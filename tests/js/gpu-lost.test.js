@@ -178,3 +178,52 @@ for (const times of [1, 2]) {
     await model.close()
   })
 }
+
+test('while nothing is done: what is copied from a text is of that text', LIMIT, async () => {
+  const asked = await gpuAs({})
+  const model = await load()
+  const session = await model.createSession({ seed: 7, checkpointBytes: 0 })
+  await session.append(PROMPT)
+  const logits = await session.logits()
+  const scores = await session.score('Once upon a time')
+  for (const device of ['webgpu', 'wasm']) {
+    lose(asked)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    // The first thing that asks for the device is a session for the copy.
+    const [fork, again] =
+      device === 'webgpu'
+        ? [await session.fork(), null]
+        : [null, await session.score('Once upon a time')]
+    assert.equal(model.info.device, device)
+    const got = await (fork ?? session).logits()
+    const off = Math.max(...got.map((value, i) => Math.abs(value - Number(logits[i]))))
+    assert.ok(off < 1e-3, `${device}: ${off}`)
+    for (const [i, { logprob }] of (again ?? []).entries())
+      assert.ok(Math.abs(Number(logprob) - Number(scores[i]?.logprob)) < 1e-3)
+  }
+  await model.close()
+})
+
+test('a session that is closed while its logits are on their way is no loss', LIMIT, async () => {
+  let isAwaited = false
+  const asked = await gpuAs({
+    async map() {
+      isAwaited = true
+      await new Promise((resolve) => setTimeout(resolve, 20))
+      return false
+    },
+  })
+  const model = await load()
+  const session = await model.createSession()
+  await session.append(PROMPT)
+  const writing = session.generateIds(OPTIONS)
+  await writing.next()
+  isAwaited = false
+  const next = writing.next()
+  while (!isAwaited) await new Promise((resolve) => setTimeout(resolve, 1))
+  await session.close()
+  await assert.rejects(next, { code: 'closed' })
+  await new Promise((resolve) => setTimeout(resolve, 300))
+  assert.deepEqual([asked.devices.length, model.info.deviceNote], [1, null])
+  await model.close()
+})
