@@ -67,8 +67,12 @@ async function openDevice() {
   return device
 }
 
-/** The same random weights in both. @param {Core} core @param {ModelConfig} config @param {number} seed @param {'f32' | 'i16'} [state] */
-async function openBoth(core, config, seed, state = 'f32') {
+/**
+ * The same random weights in both.
+ * @param {Core} core @param {ModelConfig} config @param {number} seed @param {'f32' | 'i16'} [state]
+ * @param {(name: string) => number | null} [fixed] all numbers of a tensor; null: random ones
+ */
+async function openBoth(core, config, seed, state = 'f32', fixed = () => null) {
   const random = seeded(seed)
   const device = await openDevice()
   const how = { precision: /** @type {const} */ ('exact'), state }
@@ -77,7 +81,8 @@ async function openBoth(core, config, seed, state = 'f32') {
   for (const [index, { name, dtype, sizeBytes }] of core.tensors(config).entries()) {
     const bytes = new Uint8Array(sizeBytes)
     const floats = new Float32Array(bytes.buffer)
-    if (dtype === 'F32') for (let i = 0; i < floats.length; i++) floats[i] = weight(random, name)
+    if (dtype === 'F32')
+      for (let i = 0; i < floats.length; i++) floats[i] = fixed(name) ?? weight(random, name)
     else for (let i = 0; i < bytes.length; i++) bytes[i] = random.below(256)
     // Small halves, and no infinity among them.
     if (dtype === 'F16')
@@ -248,6 +253,39 @@ async function makesNothing({ gpu: model, device }) {
     for (const name of ['buffer', 'bind', 'pipeline']) Reflect.deleteProperty(device, name)
     session.close()
   }
+}
+
+test('a step of a millionth is as near as one of a tenth', { skip }, async () => {
+  const core = await Core.create()
+  for (const bias of [-2, -9, -12, -14.5]) {
+    // Nothing but the biases, so that the first state is dt x B.
+    const fixed = (/** @type {string} */ name) =>
+      /dt_bias/.test(name) ? bias : /alpha|beta/.test(name) ? 0 : null
+    const both = await openBoth(core, { ...SMALL, n_layer: 1 }, 3, 'f32', fixed)
+    const cpu = both.cpu.createSession(both.how)
+    const gpu = await both.gpu.createSession()
+    for (const one of [cpu, gpu]) one.append([5])
+    const want = firstHead(core, both, cpu.state())
+    const got = firstHead(core, both, await gpu.state())
+    const most = Math.max(...want.map(Math.abs))
+    const off = Math.max(...want.map((value, i) => Math.abs(value - Number(got[i]))))
+    assert.ok(most > 0 && off < 1e-5 * most, `dt_bias ${bias}: ${off / most}`)
+    both.gpu.close()
+    both.cpu.close()
+  }
+})
+
+/** What S is. @param {Core} core @param {Both} both @param {Uint8Array} state in f32 @returns {number[]} */
+function firstHead(core, { cpu }, { buffer, byteOffset }) {
+  const { headdim, d_state: size } = cpu.config
+  const floats = (/** @type {string} */ wanted, /** @type {number} */ count) => {
+    const at = Number(
+      core.stateTensors(cpu.config, 'f32').find(({ name }) => name === wanted)?.offset,
+    )
+    return new Float32Array(buffer.slice(byteOffset + at, byteOffset + at + 4 * count))
+  }
+  const [scale = 0] = floats('ssm.scale', 1)
+  return Array.from(floats('ssm', headdim * size), (value) => value * scale)
 }
 
 /** @type {[string, ModelConfig, 'f32' | 'i16'][]} */

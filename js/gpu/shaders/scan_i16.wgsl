@@ -83,9 +83,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   for (var t = 0u; t < chunk.tokens; t++) {
     let token = t * IN_ROWS;
     let raw = zxbcdt[token + IN_ROWS - N_HEADS + h] + head.dt_bias;
-    // softplus, which is the identity far above 0 and e^x far below.
-    let soft = select(select(log(1.0 + exp(raw)), exp(raw), raw < -15.0), raw, raw > 20.0);
-    let dt = clamp(soft, DT_MIN, DT_MAX);
+    let dt = clamp(softplus(raw), DT_MIN, DT_MAX);
     scale *= exp(dt * head.a);
     let is_low = !(scale >= LEAST_SCALE);
     let shrink = select(1.0, scale, is_low);
