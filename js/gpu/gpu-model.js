@@ -12,7 +12,14 @@ import { FOUND_BYTES } from './gpu-candidates.js'
 import { USAGE } from './gpu-device.js'
 import { actStride, createKernels, hasIntegerHead, PRODUCT_TILES } from './gpu-kernels.js'
 import { GpuSession } from './gpu-session.js'
-import { backupTokensOf, bytesOf, MOST_TOKENS, segmentsOf, sizesOf } from './gpu-sizes.js'
+import {
+  backupTokensOf,
+  bytesOf,
+  HEAD_ROWS,
+  MOST_TOKENS,
+  segmentsOf,
+  sizesOf,
+} from './gpu-sizes.js'
 
 /** @typedef {import('../core.js').Core} Core */
 /** @typedef {import('../format.js').ModelConfig} ModelConfig */
@@ -315,7 +322,7 @@ export class GpuModel {
     for (const [i, group] of session.heads.entries()) {
       pass.setPipeline(this.kernels.head)
       pass.setBindGroup(0, group)
-      pass.dispatchWorkgroups(Math.ceil(Number(this.headTable.segments[i]?.count) / 8))
+      pass.dispatchWorkgroups(Math.ceil(Number(this.headTable.segments[i]?.count) / HEAD_ROWS))
     }
   }
 

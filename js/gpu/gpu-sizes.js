@@ -8,6 +8,9 @@
 
 /** Tokens that pass the layers together. */
 export const MOST_TOKENS = 64
+/** Rows of the head that a workgroup computes, and workgroups that every WebGPU has in a line. */
+export const HEAD_ROWS = 8
+const MOST_WORKGROUPS = 65535
 /** Where a part of a buffer may begin. */
 export const OFFSET_ALIGNMENT = 256
 
@@ -75,10 +78,10 @@ export const bytesOf = (buffers) => buffers.reduce((sum, { size }) => sum + size
 
 /**
  * @param {GpuSizes} sizes @param {number} mostBytes of a binding
- * @returns {{ first: number, count: number }[]} rows of a table, in parts that can be bound
+ * @returns {{ first: number, count: number }[]} rows of a table, in parts that can be bound and dispatched
  */
 export function segmentsOf({ tableRows, rowBytes }, mostBytes) {
-  const most = Math.floor(mostBytes / rowBytes)
+  const most = Math.min(Math.floor(mostBytes / rowBytes), HEAD_ROWS * MOST_WORKGROUPS)
   const segments = []
   for (let first = 0; first < tableRows; first += most) {
     segments.push({ first, count: Math.min(most, tableRows - first) })

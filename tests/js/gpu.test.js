@@ -11,6 +11,7 @@ import { syntheticConfig } from '../../js/bench/synthetic-model.js'
 import { Core } from '../../js/core.js'
 import { GpuDevice } from '../../js/gpu/gpu-device.js'
 import { GpuModel } from '../../js/gpu/gpu-model.js'
+import { HEAD_ROWS, segmentsOf, sizesOf } from '../../js/gpu/gpu-sizes.js'
 import { testDevice } from '../../js/gpu/self-test.js'
 import { BiMamba } from '../../js/index.js'
 import { findGpu } from '../../js/platform.js'
@@ -322,11 +323,27 @@ for (const [i, [name, config, state]] of CASES.entries()) {
   })
 }
 
+test('no dispatch has more workgroups than every WebGPU has', () => {
+  for (const rows of [500, 65535 * 8, 65535 * 8 + 1, 1052672]) {
+    // The narrowest model, so that a binding has room for all.
+    const sizes = { ...sizesOf(SMALL), tableRows: rows, rowBytes: 32 }
+    const segments = segmentsOf(sizes, 2 ** 27)
+    assert.ok(segments.every(({ count }) => Math.ceil(count / HEAD_ROWS) <= 65535))
+    assert.equal(
+      segments.reduce((sum, { count }) => sum + count, 0),
+      rows,
+    )
+  }
+})
+
 test('no WebGPU, no adapter, no device', async () => {
   await assert.rejects(GpuDevice.open(null), { code: 'unsupported', message: /not here/ })
   const none = /** @type {GPU} */ (/** @type {unknown} */ ({ requestAdapter: async () => null }))
   await assert.rejects(GpuDevice.open(none), { code: 'unsupported', message: /no adapter/ })
-  const adapter = { requestDevice: () => Promise.reject(new Error('used up')) }
+  const adapter = {
+    features: new Set(),
+    requestDevice: () => Promise.reject(new Error('used up')),
+  }
   const poor = /** @type {GPU} */ (/** @type {unknown} */ ({ requestAdapter: async () => adapter }))
   await assert.rejects(GpuDevice.open(poor), { code: 'unsupported', message: /used up/ })
 })
