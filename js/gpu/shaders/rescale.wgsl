@@ -24,9 +24,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   workgroupBarrier();
   var most = 0.0;
   for (var i = 0u; i < LANES; i++) { most = max(most, largest[i]); }
-  // The least power of two that is at least `most`, within what the core allows.
+  // A power of two above `most`, within what the core allows. WGSL's quotients need not be exact, not even of those; ldexp is.
   let power = clamp(select(-100, frexp(most).exp, most > 0.0), -100, 100);
-  let unit = ldexp(1.0, power);
-  for (var i = lane; i < QUADS; i += LANES) { state[start + i] *= 1.0 / unit; }
-  if (lane == 0u) { scales[group.x] = Scale(before * unit, most / unit); }
+  let inverse = ldexp(1.0, -power);
+  for (var i = lane; i < QUADS; i += LANES) { state[start + i] *= inverse; }
+  if (lane == 0u) { scales[group.x] = Scale(before * ldexp(1.0, power), most * inverse); }
 }
