@@ -34,6 +34,8 @@ import { createTokenizer } from './tokenizer.js'
 
 /** A GPU is opened again so often, less one. */
 const MOST_LOSSES = 2
+/** Codes of what a GPU refuses and WebAssembly may do. */
+const OF_GPU = new Set(['gpu', 'memory', 'unsupported'])
 const NO_GPU = /** @type {const} */ ('wasm')
 /** Files below this have too little work in a token to share it. */
 const SHARING_BYTES = 16e6
@@ -60,21 +62,25 @@ export async function startEngine(source, options, control = {}) {
   const reload = (/** @type {Core} */ core, /** @type {'wasm' | 'webgpu'} */ device) =>
     loadAgain(core, source, { ...options, device })
   /** @type {Losses} */
-  const losses = { count: 0, note: null }
+  const losses = { count: 0, note: null, isOnGpu: false }
   for (;;) {
     const tried = losses.count < MOST_LOSSES ? options : { ...options, device: NO_GPU }
     try {
       return await startOnce(source, tried, { reload, losses }, control)
     } catch (error) {
+      if (!(error instanceof BmError) || losses.count === MOST_LOSSES) throw error
       const isLost = error instanceof DeviceFailure && error.isLoss
-      if (!isLost || losses.count === MOST_LOSSES) throw error
-      const then = ++losses.count < MOST_LOSSES ? 'it was opened again' : 'the processor goes on'
+      const isRefused = options.device === 'auto' && losses.isOnGpu && OF_GPU.has(error.code)
+      if (!isLost && !isRefused) throw error
+      // What the GPU has no room for it will not have next time.
+      losses.count = isLost ? losses.count + 1 : MOST_LOSSES
+      const then = losses.count < MOST_LOSSES ? 'it was opened again' : 'the processor goes on'
       losses.note = `${error.message}; ${then}`
     }
   }
 }
 
-/** GPUs that were lost while the model was loaded. @typedef {{ count: number, note: string | null }} Losses */
+/** GPUs that were lost while the model was loaded, and whether one was chosen. @typedef {{ count: number, note: string | null, isOnGpu: boolean }} Losses */
 /** @typedef {(core: Core, device: 'wasm' | 'webgpu') => Promise<Loaded>} Reload */
 
 /** @param {SourceDescriptor} source @param {EngineOptions} options @param {{ reload: Reload, losses: Losses }} rest @param {StartControl} control */
@@ -341,6 +347,7 @@ class Startup {
       this.#note = note ?? this.#note
       this.#tested = tested
       this.#failLoadOn(tested)
+      this.#losses.isOnGpu = device !== null
       if (device) return await createOn(core, device, config, this.#options)
       return core.createModel(config, { variant: variantFor(), head: this.#options.head })
     } catch (error) {

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { after, before, test } from 'node:test'
 import { setTimeout } from 'node:timers/promises'
+import { CoreSession } from '../../js/core-session.js'
 import { BiMamba } from '../../js/index.js'
 import { join } from './support/collect.js'
 import { FaultServer } from './support/fault-server.js'
@@ -100,6 +101,41 @@ test('what every WebGPU has is enough, and tables are cut to smaller bindings', 
 })
 
 /** @typedef {'memory' | 'validation' | 'throws'} Fault */
+
+test('auto: what the GPU that was chosen has no room for, WebAssembly takes', LIMIT, async () => {
+  const { append } = CoreSession.prototype
+  // The GPU is to be the quicker one.
+  CoreSession.prototype.append = function (ids) {
+    const began = performance.now()
+    while (performance.now() - began < 100);
+    return append.call(this, ids)
+  }
+  try {
+    const whole = await gpuAs({ hardware: true })
+    const model = await load({ device: 'auto' })
+    assert.equal(model.info.device, 'webgpu')
+    await model.close()
+    // Of its weights, and of its session.
+    for (const nth of [whole.made - 40, whole.made - 1]) {
+      for (const fault of /** @type {Fault[]} */ (['memory', 'validation'])) {
+        const asked = await gpuAs({
+          hardware: true,
+          buffer: (_, count) => (count === nth ? fault : undefined),
+        })
+        const other = await load({ device: 'auto' })
+        assert.equal(other.info.device, 'wasm')
+        assert.match(
+          String(other.info.deviceNote),
+          /(no memory|validation of a test).*; the processor goes on$/,
+        )
+        assert.deepEqual([asked.open.size, asked.devices.length], [0, 1])
+        await other.close()
+      }
+    }
+  } finally {
+    Object.assign(CoreSession.prototype, { append })
+  }
+})
 
 test(
   'a buffer that cannot be made, whichever it is: one error, and nothing is left',
