@@ -54,6 +54,8 @@ export class GpuDevice {
   #made = null
   /** @type {string | null} why nothing can be done any more */
   lost = null
+  /** @type {string | null} what a command was refused for: it was left out, and what it would have computed is not there */
+  #refused = null
 
   /** @param {GPUDevice} device @param {GPUAdapterInfo} info @param {GPU} gpu that it is of */
   constructor(device, info, gpu) {
@@ -67,6 +69,10 @@ export class GpuDevice {
     this.usesDot4 = gpu.wgslLanguageFeatures?.has('packed_4x8_integer_dot_product') ?? false
     /** Whether integers are added up among the 8 neighbours that every subgroup has, if not js/gpu/dot-choice.js has found that slower. */
     this.usesSubgroups = device.features.has('subgroups') && least >= LANES_OF_GROUP
+    // Outside of `making` nothing else would tell.
+    device.addEventListener('uncapturederror', ({ error }) => {
+      this.#refused ??= error.message
+    })
     void device.lost.then(({ message, reason }) => {
       this.lost ??= message || reason
     })
@@ -227,11 +233,19 @@ export class GpuDevice {
     }
     const copy = new Uint8Array(buffer.getMappedRange(0, bytes).slice(0))
     buffer.unmap()
+    this.#checkRefused()
     return copy
   }
 
+  /** Whether it can still be trusted. @throws {BmError} `gpu` */
   checkLost() {
     if (this.lost !== null) throw new DeviceFailure(this, `the GPU was lost: ${this.lost}`)
+    this.#checkRefused()
+  }
+
+  #checkRefused() {
+    if (this.#refused === null) return
+    throw new DeviceFailure(this, `the GPU refused a command: ${this.#refused}`)
   }
 
   close() {

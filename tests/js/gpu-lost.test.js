@@ -205,11 +205,12 @@ test('while nothing is done: what is copied from a text is of that text', LIMIT,
 })
 
 test('a session that is closed while its logits are on their way is no loss', LIMIT, async () => {
-  let isAwaited = false
+  /** @type {(() => void) | null} */
+  let close = null
   const asked = await gpuAs({
-    async map() {
-      isAwaited = true
-      await new Promise((resolve) => setTimeout(resolve, 20))
+    map() {
+      if (close) setImmediate(close)
+      close = null
       return false
     },
   })
@@ -218,12 +219,46 @@ test('a session that is closed while its logits are on their way is no loss', LI
   await session.append(PROMPT)
   const writing = session.generateIds(OPTIONS)
   await writing.next()
-  isAwaited = false
-  const next = writing.next()
-  while (!isAwaited) await new Promise((resolve) => setTimeout(resolve, 1))
-  await session.close()
-  await assert.rejects(next, { code: 'closed' })
-  await new Promise((resolve) => setTimeout(resolve, 300))
+  close = () => void session.close()
+  await assert.rejects(
+    async () => {
+      for await (const _ of writing);
+    },
+    { code: 'closed' },
+  )
+  const ids = []
+  for await (const id of model.generateIds(PROMPT, OPTIONS)) ids.push(id)
+  assert.deepEqual(ids, wanted)
   assert.deepEqual([asked.devices.length, model.info.deviceNote], [1, null])
   await model.close()
 })
+
+test(
+  'a command that is refused, which WebGPU tells nobody: not what was there before',
+  LIMIT,
+  async () => {
+    const asked = await gpuAs({})
+    const model = await load()
+    const ids = []
+    for await (const id of model.generateIds(PROMPT, OPTIONS)) {
+      ids.push(id)
+      if (ids.length !== 20) continue
+      // A submit with a buffer that is no more.
+      const device = /** @type {GPUDevice} */ (asked.devices[0])
+      const [from, to] = [4, 8].map((usage) => device.createBuffer({ size: 16, usage }))
+      const encoder = device.createCommandEncoder()
+      encoder.copyBufferToBuffer(
+        /** @type {GPUBuffer} */ (from),
+        0,
+        /** @type {GPUBuffer} */ (to),
+        0,
+        16,
+      )
+      from?.destroy()
+      device.queue.submit([encoder.finish()])
+    }
+    assert.deepEqual(ids, wanted)
+    assert.match(String(model.info.deviceNote), /refused a command: .*; it was opened again$/s)
+    await model.close()
+  },
+)
