@@ -33,7 +33,7 @@ function near(value, want) {
 }
 
 test('the processor and the GPU side by side: tokens, kernels, copies', { skip }, async () => {
-  const asked = await gpuAs({})
+  const asked = await gpuAs({ without: ['subgroups'] })
   const { code, text } = await bench(...OPTIONS, '--device', 'wasm', '--device', 'webgpu', '--json')
   assert.equal(code, 0)
   assert.deepEqual(asked.features, [['timestamp-query']])
@@ -71,7 +71,7 @@ test('the processor and the GPU side by side: tokens, kernels, copies', { skip }
 })
 
 test('without timestamp-query: whole tokens, and it says so', { skip }, async () => {
-  const asked = await gpuAs({ without: ['timestamp-query'] })
+  const asked = await gpuAs({ without: ['timestamp-query', 'subgroups'] })
   const { code, text } = await bench(...OPTIONS, '--device', 'webgpu', '--long', '8')
   assert.equal(code, 0)
   assert.deepEqual(asked.features, [[]])
@@ -84,7 +84,7 @@ test('without timestamp-query: whole tokens, and it says so', { skip }, async ()
 })
 
 test('nothing but the benchmark asks for the clock', { skip }, async () => {
-  const asked = await gpuAs({})
+  const asked = await gpuAs({ without: ['subgroups'] })
   const model = await BiMamba.load(MODEL_FILE, { inline: true, device: 'webgpu' })
   await model.close()
   assert.deepEqual(asked.features, [[]])
