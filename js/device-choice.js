@@ -9,6 +9,7 @@ import { BmError } from './errors.js'
 import { chooseDot } from './gpu/dot-choice.js'
 import { GpuDevice } from './gpu/gpu-device.js'
 import { GpuModel } from './gpu/gpu-model.js'
+import { sizesOf, whyTooLarge } from './gpu/gpu-sizes.js'
 import { testDevice } from './gpu/self-test.js'
 import { findGpu } from './platform.js'
 
@@ -50,6 +51,7 @@ export async function chooseDevice(core, config, options, features = []) {
   try {
     if (why) throw new BmError('unsupported', `the GPU: ${why}`)
     const opened = await GpuDevice.open(await findGpu(), features)
+    await closedOnError(opened, async () => checkSize(opened, config))
     if (device === 'webgpu') {
       await closedOnError(opened, () => chooseDot(opened, config, how))
       const tested = testDevice(core, opened, config, how)
@@ -70,6 +72,12 @@ export async function chooseDevice(core, config, options, features = []) {
     if (device === 'webgpu' || !(error instanceof BmError)) throw error
     return none(error.message)
   }
+}
+
+/** @param {GpuDevice} device @param {ModelConfig} config @throws {BmError} `unsupported` */
+function checkSize({ limits }, config) {
+  const why = whyTooLarge(sizesOf(config), limits)
+  if (why) throw new BmError('unsupported', `the GPU: ${why}`)
 }
 
 /**

@@ -209,21 +209,21 @@ export async function* generate(job) {
     for (const [i, lane] of job.lanes.entries()) writers.push(new Writer(i, lane, job))
     let began = performance.now()
     const pace = new Pace(Number(writers[0]?.timeline.session.maxChunk))
-    await settle(job, writers, pace)
+    let model = (await settle(job, writers, pace)) ?? job.model
     for (const { stats } of writers) stats.prefillMs = performance.now() - began
     for (const writer of writers) {
       await writer.speculate(job)
       yield* writer.begin()
     }
     began = performance.now()
-    let { model } = job
     for (;;) {
       const active = writers.filter(({ isDone }) => !isDone)
       if (active.length === 0) return
       await persist(job.recover, async (other) => {
         model = other ?? model
         // Between two pieces, too, what computes may have become another one.
-        if (active.some(({ timeline }) => timeline.isStale)) await settle(job, writers, pace)
+        if (active.some(({ timeline }) => timeline.isStale))
+          model = (await settle(job, writers, pace)) ?? model
         await step(model, active, pace, signal)
       })
       for (const writer of active) {
@@ -236,13 +236,22 @@ export async function* generate(job) {
   }
 }
 
-/** Lets all timelines read what they have not read. @param {GenerateJob} job @param {Writer[]} writers @param {Pace} pace */
+/**
+ * Lets all timelines read what they have not read.
+ * @param {GenerateJob} job @param {Writer[]} writers @param {Pace} pace @returns {Promise<AnyModel | null>} what computes since a loss; null: there was none
+ */
 async function settle(job, writers, pace) {
+  /** @type {AnyModel | null} */
+  let model = null
   for (const { timeline } of writers) {
-    await persist(job.recover, () => timeline.settle(job.signal, pace))
+    await persist(job.recover, async (other) => {
+      model = other ?? model
+      await timeline.settle(job.signal, pace)
+    })
   }
   // What computes may be another one since.
   for (const { sampler, timeline } of writers) sampler.follow(timeline.session)
+  return model
 }
 
 /**

@@ -62,6 +62,7 @@ const SPARE_BYTES = 32e6
  * @typedef {object} GpuReport
  * @property {string} adapter      its vendor, architecture and description, as far as the browser tells
  * @property {boolean} isSoftware  it is a program on the processor
+ * @property {string | null} integers  how those of `fast` are added up; null: there are none
  * @property {boolean} hasClock    whether it has `timestamp-query`, by which steps are timed, each dispatch in a pass of its own
  * @property {number} copyGbPerS   the quickest copy from buffer to buffer, 10^9 bytes/s, what is read and what is written
  */
@@ -198,8 +199,8 @@ function settingReport(measured, first, { traffic, bytesPerToken, bytesPerMs, lo
 }
 
 /** @param {import('./gpu-subject.js').GpuFacts} facts @returns {GpuReport} */
-function gpuReport({ adapter, isSoftware, hasClock, copyBytesPerMs }) {
-  return { adapter, isSoftware, hasClock, copyGbPerS: copyBytesPerMs / 1e6 }
+function gpuReport({ adapter, isSoftware, hasClock, integers, copyBytesPerMs }) {
+  return { adapter, isSoftware, hasClock, integers, copyGbPerS: copyBytesPerMs / 1e6 }
 }
 
 /**

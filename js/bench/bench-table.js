@@ -94,7 +94,7 @@ function headOf({
   const gpu = settings.find((setting) => setting.gpu)?.gpu
   if (gpu) reading.push(`copied at ${digits(gpu.copyGbPerS)} GB/s by the GPU`)
   const adapter = gpu
-    ? `gpu      ${gpu.adapter}${gpu.isSoftware ? ', a program and no GPU' : ''}\n`
+    ? `gpu      ${gpu.adapter}${gpu.isSoftware ? ', a program and no GPU' : ''}${gpu.integers ? `; integers by ${gpu.integers}` : ''}\n`
     : ''
   return `machine  ${machine.cpu ?? 'unknown processor'}, ${machine.cores} cores, ${machine.runtime}, bimamba ${machine.bimamba}, ${machine.date}
 model    ${model.source}: ${layers} layers, d_model ${width}, ${vocabulary} tokens, projections ${projectionsOf(model.config)}; weights ${formatBytes(model.weightBytes)}, state ${formatBytes(model.stateBytes)}

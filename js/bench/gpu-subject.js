@@ -24,6 +24,7 @@ import { fillRandomly, syntheticConfig } from './synthetic-model.js'
  * @property {string} adapter      its vendor, architecture and description, as far as they are told
  * @property {boolean} isSoftware  it is a program on the processor
  * @property {boolean} hasClock    its kernels could be timed
+ * @property {string | null} integers  how those of `fast` are added up: the way that was the quickest; null: there are none
  * @property {number} copyBytesPerMs  the quickest copy from one buffer to another, bytes read and bytes written
  * @property {number} bytes        of weights, state and what is worked in, on the GPU
  */
@@ -33,6 +34,11 @@ const COPY_BYTES = 1 << 27
 /** Copies take at least so long that waiting for them does not count. */
 const COPY_MS = 50
 const MOST_COPIES = 256
+
+/** @param {import('../gpu/gpu-device.js').GpuDevice} device @returns {string} */
+function wayOf({ usesDot4, usesSubgroups }) {
+  return `${usesDot4 ? 'dot4I8Packed' : 'countOneBits'}${usesSubgroups ? ', subgroups' : ''}`
+}
 
 export class GpuSubject {
   /** @type {GpuProfile | null} */
@@ -128,6 +134,7 @@ export class GpuSubject {
       adapter: [...new Set([vendor, architecture, description].filter(Boolean))].join(' '),
       isSoftware: device.softwareName !== null,
       hasClock: this.#profile !== null,
+      integers: this.model.precision === 'fast' ? wayOf(device) : null,
       copyBytesPerMs: this.copyBytesPerMs,
       bytes: gpuBytes,
     }

@@ -87,7 +87,11 @@ export class GpuDevice {
    * @throws {BmError} `unsupported`
    */
   static async open(gpu, wanted = []) {
-    if (!gpu) throw new BmError('unsupported', 'WebGPU is not here')
+    if (!gpu)
+      throw new BmError(
+        'unsupported',
+        'WebGPU is not here (in Node it is where the package webgpu is installed)',
+      )
     const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' })
     if (!adapter) throw new BmError('unsupported', 'WebGPU is here, but no adapter for it')
     const requiredFeatures = [...wanted, SUBGROUPS].filter((name) => adapter.features.has(name))

@@ -73,6 +73,25 @@ const BACKUP_BYTES = 1 << 20
 export const backupTokensOf = (stateBytes) =>
   MOST_TOKENS * Math.ceil(stateBytes / BACKUP_BYTES / MOST_TOKENS)
 
+/**
+ * What is one piece on the GPU: a matrix of signs, and an array of the states of all layers.
+ * @param {GpuSizes} s
+ * @param {{ maxStorageBufferBindingSize: number, maxBufferSize: number }} limits
+ * @returns {string | null} why the model is too large for a device of these limits
+ */
+export function whyTooLarge(s, { maxStorageBufferBindingSize: binding, maxBufferSize: whole }) {
+  const state = 4 * s.nHeads * s.headdim * s.dState
+  const pieces = /** @type {const} */ ([
+    ['the signs of a layer', (Math.max(s.inRows, s.dInner) * s.dModel) / 8, binding],
+    ['the state of a layer', state, binding],
+    ['the state', s.nLayer * state, whole],
+  ])
+  const found = pieces.find(([, bytes, most]) => bytes > most)
+  if (!found) return null
+  const [what, bytes, most] = found
+  return `${what}: ${Math.round(bytes / 1e6)} MB in one piece, which may have ${Math.round(most / 1e6)} MB here`
+}
+
 /** @param {readonly GPUBuffer[]} buffers @returns {number} */
 export const bytesOf = (buffers) => buffers.reduce((sum, { size }) => sum + size, 0)
 

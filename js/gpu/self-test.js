@@ -29,8 +29,11 @@ const VOCABULARY = 320
  */
 export async function testDevice(core, device, config, options = {}) {
   const small = { ...config, n_layer: 1, vocab_size: VOCABULARY, padded_vocab_size: VOCABULARY }
-  const gpu = await GpuModel.create(core, device, small, options)
   const cpu = core.createModel(small)
+  const gpu = await GpuModel.create(core, device, small, options).catch((error) => {
+    cpu.close()
+    throw error
+  })
   try {
     for (const [index, tensor] of core.tensors(small).entries()) {
       const bytes = madeUp(tensor, index)

@@ -9,7 +9,7 @@ import { test } from 'node:test'
 import { syntheticConfig } from '../../js/bench/synthetic-model.js'
 import { GpuDevice } from '../../js/gpu/gpu-device.js'
 import { kernelList, shaderCode } from '../../js/gpu/gpu-kernels.js'
-import { sizesOf } from '../../js/gpu/gpu-sizes.js'
+import { sizesOf, whyTooLarge } from '../../js/gpu/gpu-sizes.js'
 import { findGpu } from '../../js/platform.js'
 import { missingGpu } from './support/software-gpu.js'
 
@@ -36,6 +36,19 @@ const MODES = /** @type {const} */ (['exact', 'fast']).flatMap((precision) =>
     ),
   ),
 )
+
+test('models with pieces too large for a device are told, the published shapes are not', () => {
+  const limits = { maxStorageBufferBindingSize: 2 ** 27, maxBufferSize: 2 ** 28 }
+  const config = syntheticConfig('2.7B')
+  assert.equal(whyTooLarge(sizesOf(config), limits), null)
+  const why = (/** @type {Partial<ModelConfig>} */ more) =>
+    String(whyTooLarge(sizesOf({ ...config, ...more }), limits))
+  assert.match(
+    why({ d_model: 16384, headdim: 128 }),
+    /^the signs of a layer: \d+ MB in one piece, .* 134 MB here$/,
+  )
+  assert.match(why({ d_state: 256, n_layer: 100 }), /^the state: 5\d\d MB .* 268 MB here$/)
+})
 
 test('every variant of every shader makes a pipeline', { skip, timeout: 280000 }, async (t) => {
   const device = await GpuDevice.open(await findGpu())

@@ -25,6 +25,6 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     }
     value += weight[channel * D_CONV + HISTORY] * input;
     ring[((chunk.position + t) % HISTORY) * CONV_DIM + channel] = input;
-    zxbcdt[at] = value / (1.0 + exp(-value));
+    zxbcdt[at] = value / (1.0 + exp(min(-value, 80.0)));
   }
 }

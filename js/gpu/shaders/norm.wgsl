@@ -2,8 +2,6 @@
 //   x[t][i] = r[t][i] * rstd * scale[i];   c[t] = rstd * sum_i r[t][i] * bias[i]
 // inputs_*.wgsl has what is made of x.
 
-struct Chunk { tokens: u32, position: u32, token: u32 }
-
 const LANES: u32 = 128u;
 
 @group(0) @binding(0) var<storage, read> r: array<f32>;

@@ -23,7 +23,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var own = vec2f(0.0);
     for (var i = g * GROUP + lane; i < (g + 1u) * GROUP; i += LANES) {
       let z = zxbcdt[gate + i];
-      let value = y[start + i] * z / (1.0 + exp(-z));
+      let value = y[start + i] * z / (1.0 + exp(min(-z, 80.0)));
       x[start + i] = value;
       own += vec2f(value * value, value * bias[i]);
     }

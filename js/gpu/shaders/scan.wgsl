@@ -75,5 +75,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
       state[start + p * (D_STATE / 4u) + q * ACROSS + column] = s[pass_ * QUADS + q];
     }
   }
+  // All lanes have read it.
+  storageBarrier();
   if (lane == 0u) { scales[h] = Scale(1.0, 0.0); }
 }

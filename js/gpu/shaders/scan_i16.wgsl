@@ -145,5 +145,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     units[h * HEADDIM + p] = rows[p].unit;
     mosts[h * HEADDIM + p] = rows[p].most;
   }
+  // All lanes have read it.
+  storageBarrier();
   if (lane == 0u) { scales[h] = Scale(scale, 0.0); }
 }
