@@ -13,6 +13,7 @@ import { evaluate, generate, newStats } from './generate.js'
 import { DeviceFailure } from './gpu/gpu-device.js'
 import { GpuModel } from './gpu/gpu-model.js'
 import { needBos, needTokenizer, promptIds } from './prompt-ids.js'
+import { MOST_LOSSES } from './recovery.js'
 import { SessionHost } from './session-host.js'
 import { Timeline } from './timeline.js'
 
@@ -206,7 +207,7 @@ export class Engine {
         head,
         device: isGpu ? 'webgpu' : 'wasm',
         deviceNote: this.#deviceNote,
-        backupTokens: model instanceof GpuModel ? model.backupTokens : null,
+        backupTokens: isGpu ? model.backupTokens : null,
         variant,
         simd,
         threads,
@@ -321,7 +322,7 @@ export class Engine {
 
   /** @param {Reload} reload @param {string} why */
   async #replace(reload, why) {
-    if (++this.#losses === 1) {
+    if (++this.#losses < MOST_LOSSES) {
       try {
         return await this.#moveTo(reload, 'webgpu', `${why}; it was opened again`)
       } catch {

@@ -1,13 +1,15 @@
 /**
  * Work that is done again where what computed was lost.
  *
- * Owns how often: a GPU may be opened again once, and what follows is WebAssembly, which is not lost. Who replaces what computes is js/engine.js.
+ * Owns how often: a GPU may be opened again once, and what follows is WebAssembly, which is not lost. Who replaces what computes is js/engine.js, and js/startup.js
+ * while a model is loaded.
  */
 
 /** @typedef {import('./generate.js').AnyModel} AnyModel */
 /** After an error: the model that computes now, and to which all texts were moved; null: the error stands. @typedef {(error: unknown) => Promise<AnyModel | null>} Recover */
 
-const MOST_LOSSES = 2
+/** GPUs that may be lost: behind the last of them WebAssembly goes on. */
+export const MOST_LOSSES = 2
 
 /**
  * @template T

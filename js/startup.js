@@ -18,6 +18,7 @@ import { LoadMeter } from './load-meter.js'
 import { loadModel, pullFile, readModelHeader } from './loader.js'
 import { coreCount, mayHaveThreads } from './platform.js'
 import { promptIds } from './prompt-ids.js'
+import { MOST_LOSSES } from './recovery.js'
 import { FileChanged } from './remote-file.js'
 import { checkIds } from './settings.js'
 import { openSource } from './source-opening.js'
@@ -32,8 +33,6 @@ import { createTokenizer } from './tokenizer.js'
 /** @typedef {import('./source-opening.js').ModelFile} ModelFile */
 /** @typedef {{ onProgress?: ((progress: Progress) => void) | undefined, signal?: AbortSignal | undefined }} StartControl */
 
-/** A GPU is opened again so often, less one. */
-const MOST_LOSSES = 2
 /** Codes of what a GPU refuses and WebAssembly may do. */
 const OF_GPU = new Set(['gpu', 'memory', 'unsupported'])
 const NO_GPU = /** @type {const} */ ('wasm')

@@ -195,7 +195,7 @@ function recurrence(s, { state }) {
     ...{ LANES: SCAN_LANES, ACROSS: across },
   }
   return {
-    scan: kernel(isI16 ? 'scan_i16' : 'scan', constants, ['softplus']),
+    scan: kernel(isI16 ? 'scan_i16' : 'scan', constants, ['recurrence']),
     rescale: isI16
       ? kernel('rescale_i16', { HEADDIM: s.headdim })
       : kernel('rescale', { HEADDIM: s.headdim, D_STATE: s.dState }),

@@ -377,10 +377,13 @@ test('ten thousand tokens: memory stays, time stays, and the page answers all th
     ).observe({ type: 'longtask' })
   })
   await setSampling(page, { maxTokens: 10000 })
-  await act(page)
-  const tasks = /** @type {number[]} */ (
-    await page.evaluate(() => Reflect.get(globalThis, 'tasks'))
-  )
+  /** @type {number[]} */
+  let tasks = []
+  // On a busy machine some can be torn by others; what the page did itself would be there again and again.
+  for (let tries = 0; tries === 0 || (tries < 3 && tasks.length > 1); tries++) {
+    await act(page)
+    tasks = await page.evaluate(() => Reflect.get(globalThis, 'tasks').splice(0))
+  }
   const [late, [, engineLate, keptLate]] = [await heap(), await figures()]
   const status = String(await page.textContent('#status'))
   t.diagnostic(
@@ -390,7 +393,6 @@ test('ten thousand tokens: memory stays, time stays, and the page answers all th
   assert.equal(engineLate, engineEarly)
   assert.ok(Number(keptLate) < 120, `${keptLate} MB are kept`)
   assert.ok(late - early < 3e6, `the heap grew by ${late - early} bytes`)
-  // On a busy machine some can be torn by others; what the page did itself would be there again and again, in hundreds of frames.
-  assert.ok(tasks.length <= 4, `long tasks: ${tasks} ms`)
+  assert.ok(tasks.length <= 1, `long tasks: ${tasks} ms`)
   assertQuiet(page)
 })

@@ -14,8 +14,8 @@ import { BiMamba as NodeBiMamba } from '../../js/index.js'
 import { CHUNK_BYTES, chunkedModel } from '../js/support/chunked-model.js'
 import { LASTING, PASSING } from '../js/support/fault-cases.js'
 import { startFaultServer } from '../js/support/fault-server.js'
-import { installPackage } from '../js/support/installed-package.js'
 import { launchChromium, launchPersistent } from './chromium.js'
+import { installSite } from './package-site.js'
 import { startPageServer } from './page-server.js'
 
 /** @typedef {typeof import('../../js/index.js')} Package */
@@ -26,7 +26,7 @@ import { startPageServer } from './page-server.js'
 const QUICK = { retries: 3, retryDelayMs: 5, stallTimeoutMs: 1000 }
 const IDS = [1, 5, 900, 67000, 3]
 
-/** @type {Awaited<ReturnType<typeof installPackage>>} */
+/** @type {Awaited<ReturnType<typeof installSite>>} */
 let installed
 /** @type {Awaited<ReturnType<typeof chunkedModel>>} */
 let model
@@ -40,13 +40,10 @@ let browser
 let scores = []
 
 before(async () => {
-  installed = await installPackage()
+  installed = await installSite()
   model = await chunkedModel()
   server = await startFaultServer(model.bytes)
-  const folders = {
-    page: new URL('.', import.meta.url).pathname,
-    package: join(installed.project, 'node_modules/bimamba'),
-  }
+  const { folders } = installed
   pages = await startPageServer({ folders, connect: '*' })
   browser = await launchChromium()
   const loaded = await NodeBiMamba.load(model.path)

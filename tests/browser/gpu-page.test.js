@@ -3,13 +3,11 @@
  */
 
 import assert from 'node:assert/strict'
-import { copyFile, mkdir } from 'node:fs/promises'
-import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { BiMamba as NodeBiMamba } from '../../js/index.js'
-import { installPackage } from '../js/support/installed-package.js'
 import { MODEL_FILE } from '../js/support/model-file.js'
 import { launchChromium } from './chromium.js'
+import { installSite } from './package-site.js'
 import { startPageServer } from './page-server.js'
 
 /** @typedef {typeof import('../../js/index.js')} Package */
@@ -18,7 +16,7 @@ import { startPageServer } from './page-server.js'
 const PROMPT = 'Once upon a time'
 const OPTIONS = { maxTokens: 8, temperature: 0 }
 
-/** @type {Awaited<ReturnType<typeof installPackage>>} */
+/** @type {Awaited<ReturnType<typeof installSite>>} */
 let installed
 /** @type {Awaited<ReturnType<typeof startPageServer>>} */
 let server
@@ -27,15 +25,8 @@ let browser
 let text = ''
 
 before(async () => {
-  installed = await installPackage()
-  const models = join(installed.project, 'models')
-  await mkdir(models)
-  await copyFile(MODEL_FILE, join(models, 'good.safetensors'))
-  const folders = {
-    page: new URL('.', import.meta.url).pathname,
-    package: join(installed.project, 'node_modules/bimamba'),
-    models,
-  }
+  installed = await installSite()
+  const { folders } = installed
   server = await startPageServer({ folders })
   browser = await launchChromium([], { gpu: true })
   const model = await NodeBiMamba.load(MODEL_FILE, { precision: 'exact' })

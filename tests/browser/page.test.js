@@ -7,14 +7,14 @@
  */
 
 import assert from 'node:assert/strict'
-import { copyFile, mkdir, open, readFile, writeFile } from 'node:fs/promises'
+import { copyFile, open, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { pathToFileURL } from 'node:url'
-import { installPackage } from '../js/support/installed-package.js'
 import { MODEL_FILE } from '../js/support/model-file.js'
 import { tinyModel } from '../js/support/tiny-model.js'
 import { launchChromium } from './chromium.js'
+import { installSite } from './package-site.js'
 import { startPageServer } from './page-server.js'
 
 /** @typedef {typeof import('../../js/index.js')} Package */
@@ -32,7 +32,7 @@ const MODES = [
   { name: 'inline in a cross-origin isolated page', inline: true, isolated: true },
 ]
 
-/** @type {Awaited<ReturnType<typeof installPackage>>} */
+/** @type {Awaited<ReturnType<typeof installSite>>} */
 let installed
 /** @type {import('playwright-core').Browser} */
 let browser
@@ -42,12 +42,9 @@ let plain
 let isolatedServer
 
 before(async () => {
-  installed = await installPackage()
-  const models = join(installed.project, 'models')
-  await mkdir(models)
-  await copyFile(MODEL_FILE, join(models, 'good.safetensors'))
-  await writeDamagedModels(models)
-  const folders = foldersOf(installed)
+  installed = await installSite()
+  const { folders } = installed
+  await writeDamagedModels(folders.models)
   plain = await startPageServer({ folders })
   isolatedServer = await startPageServer({ folders, isolated: true })
   browser = await launchChromium()
@@ -59,15 +56,6 @@ after(async () => {
   await isolatedServer?.close()
   await installed?.remove()
 })
-
-/** @param {{ project: string }} installed */
-function foldersOf({ project }) {
-  return {
-    page: new URL('.', import.meta.url).pathname,
-    package: join(project, 'node_modules/bimamba'),
-    models: join(project, 'models'),
-  }
-}
 
 /**
  * One file that ends early, and one with a single bit of its last weights turned.
@@ -222,7 +210,7 @@ async function findLoadError({ file, options }) {
 
 for (const isolated of [false, true]) {
   test(`a page that imports the package from another origin, ${isolated ? 'isolated, with threads' : 'as it is'}`, async (t) => {
-    const folders = foldersOf(installed)
+    const { folders } = installed
     const packages = await startPageServer({ folders, forOthers: true, policy: null })
     const own = await startPageServer({ folders, isolated, policy: null })
     t.after(() => Promise.all([packages.close(), own.close()]))

@@ -3,13 +3,11 @@
  */
 
 import assert from 'node:assert/strict'
-import { copyFile, mkdir } from 'node:fs/promises'
-import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { BiMamba as NodeBiMamba } from '../../js/index.js'
-import { installPackage } from '../js/support/installed-package.js'
 import { MODEL_FILE } from '../js/support/model-file.js'
 import { launchChromium } from './chromium.js'
+import { installSite } from './package-site.js'
 import { startPageServer } from './page-server.js'
 
 /** @typedef {typeof import('../../js/index.js')} Package */
@@ -18,7 +16,7 @@ import { startPageServer } from './page-server.js'
 const PROMPT = 'Once upon a time there was'
 const OPTIONS = { maxTokens: 25, temperature: 0.9 }
 
-/** @type {Awaited<ReturnType<typeof installPackage>>} */
+/** @type {Awaited<ReturnType<typeof installSite>>} */
 let installed
 /** @type {import('playwright-core').Browser} */
 let browser
@@ -30,15 +28,8 @@ let isolated
 let model
 
 before(async () => {
-  installed = await installPackage()
-  const models = join(installed.project, 'models')
-  await mkdir(models)
-  await copyFile(MODEL_FILE, join(models, 'good.safetensors'))
-  const folders = {
-    page: new URL('.', import.meta.url).pathname,
-    package: join(installed.project, 'node_modules/bimamba'),
-    models,
-  }
+  installed = await installSite()
+  const { folders } = installed
   plain = await startPageServer({ folders })
   isolated = await startPageServer({ folders, isolated: true })
   browser = await launchChromium()

@@ -33,25 +33,25 @@ async function continued(model, prompt) {
 }
 
 test('the same text, with any number of threads, from a file and from a slow server', async () => {
-  /** @type {number[]} */
-  const waits = []
   for (const threads of [1, 2, 3]) {
     for (const inline of [true, false]) {
       for (const source of [MODEL_FILE, server.url('slow', { rate: 4e6 })]) {
         const options = /** @type {const} */ ({ threads, inline, cache: 'off', prompt: PROMPT })
-        const model = await BiMamba.load(source, options)
-        assert.equal(await continued(model, PROMPT), text, `${threads} threads, ${source}`)
-        const { promptTokens = 0, prefillMs = 1e9 } = model.lastStats ?? {}
-        assert.ok(promptTokens > 10, `${promptTokens} tokens`)
-        waits.push(prefillMs)
-        assert.equal(await continued(model, PROMPT), text, 'it is read anew for a second text')
-        await model.close()
+        let wait = Number.POSITIVE_INFINITY
+        // A busy machine may hold one of them up.
+        for (let tries = 0; tries < 3 && wait >= 5; tries++) {
+          const model = await BiMamba.load(source, options)
+          assert.equal(await continued(model, PROMPT), text, `${threads} threads, ${source}`)
+          const { promptTokens = 0, prefillMs = 1e9 } = model.lastStats ?? {}
+          assert.ok(promptTokens > 10, `${promptTokens} tokens`)
+          wait = prefillMs
+          assert.equal(await continued(model, PROMPT), text, 'it is read anew for a second text')
+          await model.close()
+        }
+        assert.ok(wait < 5, `it is read in ${wait} ms when the model is there`)
       }
     }
   }
-  // A busy machine may hold some of them up.
-  waits.sort((a, b) => a - b)
-  assert.ok(Number(waits[waits.length >> 1]) < 5, `${waits} ms`)
 })
 
 test('ids, a longer prompt, another prompt, and what comes in between', async () => {

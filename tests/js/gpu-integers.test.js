@@ -360,7 +360,16 @@ test('the way that is quicker here is taken, and only what WGSL has', { skip }, 
     })
     await chooseDot(device, { ...SMALL, d_model: 64 }, { precision: 'fast' })
     assert.deepEqual([calls, device.usesDot4, device.usesSubgroups], [16, false, true])
-    device.usesSubgroups = false
+    // A driver that says it has them, and refuses what uses them.
+    const { pipeline } = device
+    device.pipeline = (code, ...rest) =>
+      code.startsWith('enable subgroups')
+        ? Promise.reject(new Error('refused'))
+        : pipeline.call(device, code, ...rest)
+    Object.assign(device, { usesDot4: false, usesSubgroups: true })
+    await chooseDot(device, { ...SMALL, d_model: 64 }, { precision: 'fast' })
+    assert.equal(device.usesSubgroups, false)
+    device.pipeline = pipeline
   }
   device.usesDot4 = true
   await chooseDot(device, SMALL, { precision: 'exact' })

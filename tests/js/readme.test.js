@@ -151,6 +151,26 @@ test('the examples run, each as a program', async () => {
   }
 })
 
+test('the sizes of the web app that it states are within 2 % of what is built', async () => {
+  const { stdout } = await promisify(execFile)('npm', ['run', 'web:build'], { cwd: ROOT })
+  const built = [...stdout.matchAll(/^ *(\d+) kB +(\d+) kB gzipped /gm)]
+  const stated = [...README.matchAll(/^\| .* \| ([\d,]+) kB, ([\d,]+) kB \|$/gm)]
+  const numbers = (/** @type {RegExpMatchArray[]} */ rows) =>
+    rows.flatMap(([, size = '', gzipped = '']) =>
+      [size, gzipped].map((text) => Number(text.replace(',', ''))),
+    )
+  const [want, found] = [numbers(built), numbers(stated)]
+  assert.deepEqual([want.length, found.length], [8, 8])
+  for (const [i, kilobytes] of found.entries()) {
+    // They are whole numbers.
+    const off = Math.abs(kilobytes - Number(want[i]))
+    assert.ok(
+      off <= Math.max(1, 0.02 * Number(want[i])),
+      `${kilobytes} kB stated, ${want[i]} built`,
+    )
+  }
+})
+
 test('the size of the module that it states is within 2 % of what was built', () => {
   const stated = /with threads ([\d,]+);.*\| ([\d,]+), [\d,]+ \|/.exec(README)?.slice(1) ?? []
   const built = ['bimamba-threads', 'bimamba'].map(

@@ -89,11 +89,14 @@ for (const options of [
       inline: true,
       .../** @type {{ state: 'i16' }} */ (options),
     })
-    const [plain, guessed] = await both(model, 'Once upon a time', { ...GREEDY, maxTokens: 1500 })
-    assert.deepEqual(guessed, plain)
-    const { drafted = 0, accepted = 0 } = model.lastStats ?? {}
-    // How many, depends on what a token takes here.
-    assert.ok(accepted > 0, `${accepted} of ${drafted}`)
+    let [drafted, accepted] = [0, 0]
+    // How much is guessed depends on what a token takes, which on a busy machine may be misjudged once.
+    for (let tries = 0; tries < 3 && accepted <= 100; tries++) {
+      const [plain, guessed] = await both(model, 'Once upon a time', { ...GREEDY, maxTokens: 1500 })
+      assert.deepEqual(guessed, plain)
+      ;({ drafted = 0, accepted = 0 } = model.lastStats ?? {})
+    }
+    assert.ok(accepted > 100, `${accepted} of ${drafted}`)
     await model.close()
   })
 }

@@ -28,5 +28,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let power = clamp(select(-100, frexp(most).exp, most > 0.0), -100, 100);
   let inverse = ldexp(1.0, -power);
   for (var i = lane; i < QUADS; i += LANES) { state[start + i] *= inverse; }
+  // All lanes have read it.
+  storageBarrier();
   if (lane == 0u) { scales[group.x] = Scale(before * ldexp(1.0, power), most * inverse); }
 }

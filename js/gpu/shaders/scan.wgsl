@@ -1,29 +1,9 @@
 // The selective state space of one head, a workgroup, tokens in order (arXiv 2405.21060, equation 2):
 //   S[p,n] = S[p,n] * exp(dt A) + dt x[p] B[n];   y[p] = sum_n S[p,n] C[n] + D x[p]
 // The state is kept divided by a scale per head, as the core keeps it; here it becomes S itself, with scale 1.
-// A lane holds QUADS vectors of four numbers of each PASSES-th row in registers for all tokens.
+// recurrence.wgsl has the rest.
 
-struct Chunk { tokens: u32, position: u32, token: u32 }
-struct Head { dt_bias: f32, a: f32, d: f32, unused: f32 }
-struct Scale { scale: f32, bound: f32 }
-
-const ROWS: u32 = LANES / ACROSS;
-const PASSES: u32 = (HEADDIM + ROWS - 1u) / ROWS;
-const QUADS: u32 = D_STATE / 4u / ACROSS;
-const BC: u32 = N_GROUPS * D_STATE;
-
-@group(0) @binding(0) var<storage, read> zxbcdt: array<f32>;
 @group(0) @binding(1) var<storage, read_write> state: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> scales: array<Scale>;
-@group(0) @binding(3) var<storage, read> heads: array<Head>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
-@group(0) @binding(5) var<uniform> chunk: Chunk;
-
-var<workgroup> sums: array<f32, HEADDIM * ACROSS>;
-
-fn quad_of(start: u32) -> vec4f {
-  return vec4f(zxbcdt[start], zxbcdt[start + 1u], zxbcdt[start + 2u], zxbcdt[start + 3u]);
-}
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -43,8 +23,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   }
   for (var t = 0u; t < chunk.tokens; t++) {
     let token = t * IN_ROWS;
-    let raw = zxbcdt[token + IN_ROWS - N_HEADS + h] + head.dt_bias;
-    let dt = clamp(softplus(raw), DT_MIN, DT_MAX);
+    let dt = step_of(h, token);
     let decay = exp(dt * head.a);
     let b = token + 2u * D_INNER + h / (N_HEADS / N_GROUPS) * D_STATE;
     for (var pass_ = 0u; pass_ < PASSES; pass_++) {

@@ -1,36 +1,20 @@
 // scan.wgsl with the state in 16 bits, as the core has it (`scan_i16` of src/kernels/kernels.h): S[p,n] = scale * unit[p] * state[p,n], a power of two and
 // the largest integer `most` for each row p. A token's decay goes into `scale`, so that integers do not fade away by rounding. For each token:
 //   a row makes room (`bm_row_room`), then   v[n] = state[p,n] * keep + input * B[n];   y[p] = scale * unit[p] * sum_n v[n] C[n] + D x[p];   state[p,n] = v[n], rounded
+// recurrence.wgsl has the rest.
 
-struct Chunk { tokens: u32, position: u32, token: u32 }
-struct Head { dt_bias: f32, a: f32, d: f32, unused: f32 }
-struct Scale { scale: f32, bound: f32 }
 struct Row { unit: f32, keep: f32, input: f32, most: f32 }
 
-const ROWS: u32 = LANES / ACROSS;
-const PASSES: u32 = (HEADDIM + ROWS - 1u) / ROWS;
-const QUADS: u32 = D_STATE / 4u / ACROSS;
-const BC: u32 = N_GROUPS * D_STATE;
 // Below this the scale becomes 1 again, and the integers change once.
 const LEAST_SCALE: f32 = 0x1p-60f;
 
-@group(0) @binding(0) var<storage, read> zxbcdt: array<f32>;
 @group(0) @binding(1) var<storage, read_write> state: array<vec2u>;
-@group(0) @binding(2) var<storage, read_write> scales: array<Scale>;
-@group(0) @binding(3) var<storage, read> heads: array<Head>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
-@group(0) @binding(5) var<uniform> chunk: Chunk;
 @group(0) @binding(6) var<storage, read_write> units: array<f32>;
 @group(0) @binding(7) var<storage, read_write> mosts: array<f32>;
 
 var<workgroup> rows: array<Row, HEADDIM>;
-var<workgroup> sums: array<f32, HEADDIM * ACROSS>;
 var<workgroup> peaks: array<f32, HEADDIM * ACROSS>;
 var<workgroup> b_peaks: array<f32, ACROSS>;
-
-fn quad_of(start: u32) -> vec4f {
-  return vec4f(zxbcdt[start], zxbcdt[start + 1u], zxbcdt[start + 2u], zxbcdt[start + 3u]);
-}
 
 fn unpacked(two: vec2u) -> vec4f {
   let i = bitcast<vec2i>(two);
@@ -82,8 +66,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   }
   for (var t = 0u; t < chunk.tokens; t++) {
     let token = t * IN_ROWS;
-    let raw = zxbcdt[token + IN_ROWS - N_HEADS + h] + head.dt_bias;
-    let dt = clamp(softplus(raw), DT_MIN, DT_MAX);
+    let dt = step_of(h, token);
     scale *= exp(dt * head.a);
     let is_low = !(scale >= LEAST_SCALE);
     let shrink = select(1.0, scale, is_low);
