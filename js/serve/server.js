@@ -36,6 +36,8 @@ const MOST_CONNECTIONS = 512
 /** For the head of a request, and for all of it, ms. */
 const HEAD_MS = 10000
 const REQUEST_MS = 120000
+/** So long what is left of a refused body may come, ms. */
+const LINGER_MS = 1000
 /** Before a client asks again, when too many wait, s. */
 const RETRY_S = '1'
 
@@ -161,15 +163,19 @@ class Site {
   }
 
   /** @param {Exchange} exchange @param {unknown} error */
-  #fail(exchange, error) {
+  async #fail(exchange, error) {
     const { request, response, signal } = exchange
     if (signal.aborted || response.headersSent) return
     const told = this.#tell(error)
     /** @type {Record<string, string>} */
     const more = told.status === 429 ? { 'retry-after': RETRY_S } : {}
-    // What is left of a body is not read.
-    if (!request.complete) more.connection = 'close'
-    sendJson(exchange, told.status, told.toJSON(), more)
+    if (request.complete) {
+      sendJson(exchange, told.status, told.toJSON(), more)
+      return
+    }
+    sendOpen(exchange, told.status, told.toJSON(), { ...more, connection: 'close' })
+    await bodyEnds(request)
+    response.end()
   }
 
   /** @param {unknown} error @returns {OpenAIError} */
@@ -198,13 +204,36 @@ function only(request, method) {
   })
 }
 
+/**
+ * What is left of a body is thrown away for a moment: a connection that is closed on a client that still sends is reset, and what it was told may be lost with it.
+ * @param {IncomingMessage} request @returns {Promise<void>}
+ */
+function bodyEnds(request) {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, LINGER_MS)
+    const done = () => {
+      clearTimeout(timer)
+      resolve()
+    }
+    for (const event of ['end', 'error', 'close']) request.once(event, done)
+    request.resume()
+  })
+}
+
 /** @param {Exchange} exchange @param {number} status @param {unknown} data @param {Record<string, string>} [more] headers */
-function sendJson({ response, headers }, status, data, more = {}) {
+function sendJson(exchange, status, data, more) {
+  sendOpen(exchange, status, data, more)
+  exchange.response.end()
+}
+
+/** All of an answer, but its end. @param {Exchange} exchange @param {number} status @param {unknown} data @param {Record<string, string>} [more] headers */
+function sendOpen({ response, headers }, status, data, more = {}) {
   const text = JSON.stringify(data)
   const own = {
     'content-type': 'application/json',
     'content-length': String(Buffer.byteLength(text)),
     'x-content-type-options': 'nosniff',
   }
-  response.writeHead(status, { ...headers, ...own, ...more }).end(text)
+  response.writeHead(status, { ...headers, ...own, ...more })
+  response.write(text)
 }
