@@ -29,6 +29,7 @@ typedef struct {
     size_t index;           /* of the layer */
     size_t n;               /* tokens */
     size_t parts;           /* of the rows of a matrix product */
+    size_t task_heads;      /* heads of a task, all of one lane */
     bm_trial *trial;
     bool is_replay; /* only the state is wanted */
 } pass;
@@ -56,6 +57,17 @@ static size_t parts_of(const bm_team *team, size_t n) {
     size_t threads = team ? team->n_threads : 1;
     size_t tasks = threads == 1 ? 1 : (n == 1 ? 4 : 2) * threads;
     return (tasks + blocks_of(n) - 1) / blocks_of(n);
+}
+
+/*
+ * Adjacent heads that make one task: what their convolution reads then lies in longer pieces, which a processor
+ * fetches ahead. Enough tasks are left to even out what a thread loses.
+ */
+static size_t heads_of_task(const bm_team *team, size_t heads) {
+    enum { MOST = 4, TASKS = 4 };
+    size_t threads = team ? team->n_threads : 1;
+    size_t fair = heads / (TASKS * threads);
+    return fair < 1 ? 1 : fair < MOST ? fair : MOST;
 }
 
 typedef struct {
@@ -336,14 +348,8 @@ static void scan_tokens(const pass *p, const head_state *state, size_t h, range 
                    (range){t, tokens.end - t < BM_TOKENS ? tokens.end : t + BM_TOKENS});
 }
 
-/* One head over all tokens of a lane: its state stays in cache. Its share of conv and gate, too. */
-static void scan(void *arg, size_t task, size_t thread) {
-    (void)thread;
-    const pass *p = arg;
-    size_t headdim = p->model->config.headdim;
-    size_t h = task % p->model->dims.n_heads;
-    const bm_lane *lane = &p->lanes[task / p->model->dims.n_heads];
-    convolve(p, lane, (range){h * headdim, (h + 1) * headdim});
+/* One head over all tokens of a lane: its state stays in cache. */
+static void scan_head(const pass *p, const bm_lane *lane, size_t h) {
     size_t certain = certain_end(p, lane);
     size_t end = lane->start + lane->n;
     const head_state own = head_of(p, lane->timeline, h);
@@ -353,6 +359,25 @@ static void scan(void *arg, size_t task, size_t thread) {
     const head_state other = head_of(p, &p->trial->other, h);
     copy_head(p, &other, &own);
     scan_tokens(p, &other, h, (range){certain, end});
+}
+
+/* Tasks of a lane. */
+static size_t scan_tasks(const pass *p) {
+    return (p->model->dims.n_heads + p->task_heads - 1) / p->task_heads;
+}
+
+/* A few heads of a lane, and their share of convolution and gate. */
+static void scan(void *arg, size_t task, size_t thread) {
+    (void)thread;
+    const pass *p = arg;
+    size_t headdim = p->model->config.headdim;
+    size_t n_heads = p->model->dims.n_heads;
+    const bm_lane *lane = &p->lanes[task / scan_tasks(p)];
+    size_t start = task % scan_tasks(p) * p->task_heads;
+    size_t end = n_heads - start < p->task_heads ? n_heads : start + p->task_heads;
+    convolve(p, lane, (range){start * headdim, end * headdim});
+    for (size_t h = start; h < end; h++)
+        scan_head(p, lane, h);
 }
 
 /* Where a layer's inputs of a token that is tried are, or were. */
@@ -429,12 +454,13 @@ static pass pass_of(const bm_chunk *c, size_t layer) {
                   .index = layer,
                   .n = c->n,
                   .parts = parts_of(c->team, c->n),
+                  .task_heads = heads_of_task(c->team, c->n_lanes * c->model->dims.n_heads),
                   .trial = c->trial};
 }
 
 static void mix(const bm_team *team, pass *p) {
     mix_shared(p);
-    run(team, scan, p, p->n_lanes * p->model->dims.n_heads);
+    run(team, scan, p, p->n_lanes * scan_tasks(p));
 }
 
 void bm_forward_step(const bm_chunk *c, bm_step which, size_t layer) {

@@ -95,18 +95,32 @@ float bm_norm_scale__simd128(float *y, const float *x, const float *scale, const
     return rstd * bm_v_sum_stripes(products);
 }
 
-void bm_conv_silu__simd128(float *row, float *const *history, const float *w, size_t w_stride,
-                           const float *bias, size_t n, size_t d_conv) {
+/* Inlined where d_conv is known: taps one after another without a loop. */
+static inline __attribute__((always_inline)) void conv_silu(float *row, float *const *history,
+                                                            const float *w, size_t w_stride,
+                                                            const float *bias, size_t n,
+                                                            size_t d_conv) {
+    float *input[3]; /* read once: no store can reach these */
+    for (size_t k = 0; k + 1 < d_conv; k++)
+        input[k] = history[k];
     for (size_t i = 0; i < n; i += 4) {
         v128_t now = wasm_v128_load(row + i);
         v128_t sum = wasm_v128_load(bias + i);
         for (size_t k = 0; k + 1 < d_conv; k++)
-            sum = bm_v_mul_add(wasm_v128_load(w + k * w_stride + i), wasm_v128_load(history[k] + i),
+            sum = bm_v_mul_add(wasm_v128_load(w + k * w_stride + i), wasm_v128_load(input[k] + i),
                                sum);
         sum = bm_v_mul_add(wasm_v128_load(w + (d_conv - 1) * w_stride + i), now, sum);
         wasm_v128_store(row + i, bm_v_silu(sum));
-        wasm_v128_store(history[0] + i, now);
+        wasm_v128_store(input[0] + i, now);
     }
+}
+
+void bm_conv_silu__simd128(float *row, float *const *history, const float *w, size_t w_stride,
+                           const float *bias, size_t n, size_t d_conv) {
+    if (d_conv == 4)
+        conv_silu(row, history, w, w_stride, bias, n, 4);
+    else
+        conv_silu(row, history, w, w_stride, bias, n, d_conv);
 }
 
 void bm_gate__simd128(float *y, const float *z, size_t n) {
@@ -172,44 +186,76 @@ static inline v128_t add_input(v128_t s, v128_t input, v128_t b) {
     return wasm_f32x4_add(s, wasm_f32x4_mul(input, b));
 }
 
-/* One stripe vector of the sums of two rows for two tokens, [token][row]. */
+/* Two rows of S, and two tokens that pass over them; or what each token gets of each row. [token][row] */
+typedef struct {
+    float *row[2];
+    const float *b[2]; /* of each token */
+    const float *c[2];
+    v128_t input[2][2];
+} square;
+
 typedef struct {
     v128_t of[2][2];
-} stripe_pair;
+} square_sums;
 
 /*
- * Two tokens in one pass over two rows of S, when neither shrinks it: S is loaded and stored once for
- * both, B and C once for both rows. One vector of stripes at a time, or the sums would not fit the
- * engine's registers; `first` is the vector, n where the row ends.
+ * Four columns, when neither token shrinks S: S is loaded and stored once for both tokens, B and C once for
+ * both rows.
  */
-static inline stripe_pair scan_pair(float *row0, float *row1, const float *b, const float *c,
-                                    size_t stride, const v128_t input[2][2], size_t first,
-                                    size_t n) {
-    const v128_t zero = wasm_f32x4_splat(0.0f);
-    v128_t sum00 = zero;
-    v128_t sum01 = zero;
-    v128_t sum10 = zero;
-    v128_t sum11 = zero;
-    for (size_t i = first; i < n; i += BM_STRIPES) {
-        v128_t b0 = wasm_v128_load(b + i);
-        v128_t s0 = add_input(wasm_v128_load(row0 + i), input[0][0], b0);
-        v128_t s1 = add_input(wasm_v128_load(row1 + i), input[0][1], b0);
-        v128_t c0 = wasm_v128_load(c + i);
-        sum00 = bm_v_mul_add(s0, c0, sum00);
-        sum01 = bm_v_mul_add(s1, c0, sum01);
-        v128_t b1 = wasm_v128_load(b + stride + i);
-        s0 = add_input(s0, input[1][0], b1);
-        s1 = add_input(s1, input[1][1], b1);
-        wasm_v128_store(row0 + i, s0);
-        wasm_v128_store(row1 + i, s1);
-        v128_t c1 = wasm_v128_load(c + stride + i);
-        sum10 = bm_v_mul_add(s0, c1, sum10);
-        sum11 = bm_v_mul_add(s1, c1, sum11);
-    }
-    return (stripe_pair){{{sum00, sum01}, {sum10, sum11}}};
+static inline __attribute__((always_inline)) void scan_square(square_sums *sums, const square *q,
+                                                              size_t i) {
+    v128_t b0 = wasm_v128_load(q->b[0] + i);
+    v128_t s0 = add_input(wasm_v128_load(q->row[0] + i), q->input[0][0], b0);
+    v128_t s1 = add_input(wasm_v128_load(q->row[1] + i), q->input[0][1], b0);
+    v128_t c0 = wasm_v128_load(q->c[0] + i);
+    sums->of[0][0] = bm_v_mul_add(s0, c0, sums->of[0][0]);
+    sums->of[0][1] = bm_v_mul_add(s1, c0, sums->of[0][1]);
+    v128_t b1 = wasm_v128_load(q->b[1] + i);
+    s0 = add_input(s0, q->input[1][0], b1);
+    s1 = add_input(s1, q->input[1][1], b1);
+    wasm_v128_store(q->row[0] + i, s0);
+    wasm_v128_store(q->row[1] + i, s1);
+    v128_t c1 = wasm_v128_load(q->c[1] + i);
+    sums->of[1][0] = bm_v_mul_add(s0, c1, sums->of[1][0]);
+    sums->of[1][1] = bm_v_mul_add(s1, c1, sums->of[1][1]);
 }
 
-/* Tokens t and t + 1, which both have shrink == 1. */
+/*
+ * One vector of the stripes, which begins at column `first`: more sums would not fit the engine's registers.
+ * Two steps a round at fixed distances, with an exit between them: an engine sinks additions to the end of
+ * a straight piece of code, and keeps all that was loaded for them in registers that far.
+ */
+static inline __attribute__((always_inline)) square_sums scan_stripes(square q, size_t first,
+                                                                      size_t d_state) {
+    const v128_t zero = wasm_f32x4_splat(0.0f);
+    square_sums sums = {{{zero, zero}, {zero, zero}}};
+    size_t steps = (d_state - first + BM_STRIPES - 1) / BM_STRIPES;
+#pragma clang loop unroll(disable)
+    for (;;) {
+        scan_square(&sums, &q, first);
+        if (steps == 1)
+            return sums;
+        scan_square(&sums, &q, first + BM_STRIPES);
+        if (steps == 2)
+            return sums;
+        steps -= 2;
+        for (size_t k = 0; k < 2; k++) {
+            q.row[k] += 2 * BM_STRIPES;
+            q.b[k] += 2 * BM_STRIPES;
+            q.c[k] += 2 * BM_STRIPES;
+        }
+    }
+}
+
+static inline square_sums add_sums(square_sums x, square_sums y) {
+    square_sums out;
+    for (size_t token = 0; token < 2; token++)
+        for (size_t r = 0; r < 2; r++)
+            out.of[token][r] = wasm_f32x4_add(x.of[token][r], y.of[token][r]);
+    return out;
+}
+
+/* Tokens t and t + 1, which both have shrink == 1; d_state >= BM_STRIPES. */
 static void scan_two_tokens(float *state, float *y, size_t y_stride, const bm_scan *in, size_t t,
                             size_t head_dim, size_t d_state) {
     const float *x = in->x + t * in->stride;
@@ -218,20 +264,21 @@ static void scan_two_tokens(float *state, float *y, size_t y_stride, const bm_sc
     for (size_t p = 0; p < head_dim; p += 4) {
         v128_t sums[2][4];
         for (size_t k = 0; k < 4; k += 2) {
-            v128_t input[2][2];
-            for (size_t token = 0; token < 2; token++)
-                for (size_t r = 0; r < 2; r++)
-                    input[token][r] = wasm_f32x4_splat(x[token * in->stride + p + k + r] *
-                                                       in->step[t + token].gain);
             float *row = state + (p + k) * d_state;
-            stripe_pair s[4];
-            for (size_t v = 0; v < 4; v++)
-                s[v] = scan_pair(row, row + d_state, b, c, in->stride, input, 4 * v, d_state);
+            square q = {
+                .row = {row, row + d_state}, .b = {b, b + in->stride}, .c = {c, c + in->stride}};
             for (size_t token = 0; token < 2; token++)
                 for (size_t r = 0; r < 2; r++)
-                    sums[token][k + r] =
-                        wasm_f32x4_add(wasm_f32x4_add(s[0].of[token][r], s[1].of[token][r]),
-                                       wasm_f32x4_add(s[2].of[token][r], s[3].of[token][r]));
+                    q.input[token][r] = wasm_f32x4_splat(x[token * in->stride + p + k + r] *
+                                                         in->step[t + token].gain);
+            square_sums s01 = scan_stripes(q, 0, d_state);
+            s01 = add_sums(s01, scan_stripes(q, 4, d_state));
+            square_sums s23 = scan_stripes(q, 8, d_state);
+            s23 = add_sums(s23, scan_stripes(q, 12, d_state));
+            square_sums s = add_sums(s01, s23);
+            for (size_t token = 0; token < 2; token++)
+                for (size_t r = 0; r < 2; r++)
+                    sums[token][k + r] = s.of[token][r];
         }
         for (size_t token = 0; token < 2; token++)
             read_out(y + token * y_stride + p, x + token * in->stride + p, sums[token],
@@ -243,8 +290,8 @@ void bm_scan_f32__simd128(float *restrict state, float *restrict y, size_t y_str
                           const bm_scan *in, size_t head_dim, size_t d_state) {
     size_t t = 0;
     while (t < in->n) {
-        bool is_pair =
-            t + 1 < in->n && in->step[t].shrink == 1.0f && in->step[t + 1].shrink == 1.0f;
+        bool is_pair = d_state >= BM_STRIPES && t + 1 < in->n && in->step[t].shrink == 1.0f &&
+                       in->step[t + 1].shrink == 1.0f;
         if (is_pair)
             scan_two_tokens(state, y + t * y_stride, y_stride, in, t, head_dim, d_state);
         else
