@@ -95,6 +95,30 @@ function writeShaders() {
   writeFileSync(join(ROOT, 'dist/shaders.d.mts'), types)
 }
 
+/** Each list is bundled for itself: what of it is loaded later is in further files, dist/chunk-*.js. */
+const BUNDLES = [
+  ['bimamba=js/index.js', 'openai=js/openai/index.js', 'prompt-api=js/prompt-api/index.js'],
+  ['worker=js/worker.js'],
+  ['thread=js/thread.js'],
+]
+
+/**
+ * For pages without a bundler, which would load a hundred modules one level after another. Addresses in them stay right: `./worker.js`
+ * is beside them, and `../dist/` is where they are.
+ */
+function bundleForPages() {
+  if (isCurrent('dist/bimamba.js', ['js', 'scripts/build.js'])) return
+  for (const name of readdirSync(join(ROOT, 'dist')))
+    if (name.endsWith('.js')) rmSync(join(ROOT, 'dist', name))
+  const options = [
+    ...['--outdir=dist', '--chunk-names=chunk-[hash]', '--format=esm', '--target=es2022'],
+    ...['--bundle', '--splitting', '--minify', '--log-level=warning'],
+    `--external:${join(ROOT, 'dist/*.mjs')}`,
+  ]
+  for (const entries of BUNDLES.toReversed())
+    run('node_modules/.bin/esbuild', [...entries, ...options])
+}
+
 function writeTypes() {
   if (isCurrent('dist/types/index.d.ts', ['js', 'tsconfig.json', 'tsconfig.types.json'])) return
   rmSync(join(ROOT, 'dist/types'), { recursive: true, force: true })
@@ -105,5 +129,6 @@ runScript(() => {
   buildWasm()
   copyLibraries()
   writeShaders()
+  bundleForPages()
   writeTypes()
 })

@@ -208,8 +208,12 @@ async function findLoadError({ file, options }) {
   }
 }
 
-for (const isolated of [false, true]) {
-  test(`a page that imports the package from another origin, ${isolated ? 'isolated, with threads' : 'as it is'}`, async (t) => {
+for (const [entry, isolated] of /** @type {const} */ ([
+  ['js/index.js', true],
+  ['dist/bimamba.js', true],
+  ['dist/bimamba.js', false],
+])) {
+  test(`a page that imports ${entry} from another origin, ${isolated ? 'isolated, with threads' : 'as it is'}`, async (t) => {
     const { folders } = installed
     const packages = await startPageServer({ folders, forOthers: true, policy: null })
     const own = await startPageServer({ folders, isolated, policy: null })
@@ -225,7 +229,7 @@ for (const isolated of [false, true]) {
         await model.close()
         return { text, threads: info.threads, store: info.cache?.store }
       },
-      { entry: `${packages.url}/package/js/index.js`, prompt: PROMPT, options: OPTIONS },
+      { entry: `${packages.url}/package/${entry}`, prompt: PROMPT, options: OPTIONS },
     )
     assert.equal(found.text, await generateInNode())
     assert.deepEqual([found.threads, found.store], [isolated ? 2 : 1, 'opfs'])
@@ -235,10 +239,39 @@ for (const isolated of [false, true]) {
   })
 }
 
+test('a page without a bundler gets the package in a few files', async () => {
+  const page = await browser.newPage()
+  /** @type {string[]} */
+  const scripts = []
+  page.context().on('request', (request) => {
+    const { pathname } = new URL(request.url())
+    if (/\.m?js$/.test(pathname)) scripts.push(pathname)
+  })
+  await page.goto(`${isolatedServer.url}/page/plain-page.html`)
+  await page.waitForFunction(() => 'BiMamba' in globalThis)
+  const text = await page.evaluate(async (prompt) => {
+    const { BiMamba } = /** @type {PageNames} */ (/** @type {unknown} */ (globalThis))
+    const model = await BiMamba.load('../models/good.safetensors', { threads: 2 })
+    let text = ''
+    for await (const piece of model.generate(prompt, { maxTokens: 8 })) text += piece
+    await model.close()
+    return text
+  }, PROMPT)
+  assert.notEqual(text, '')
+  assert.ok(scripts.includes('/package/dist/worker.js'), scripts.join(' '))
+  assert.ok(scripts.includes('/package/dist/thread.js'), scripts.join(' '))
+  assert.deepEqual(
+    scripts.filter((path) => path.startsWith('/package/js/')),
+    [],
+  )
+  assert.ok(scripts.length <= 14, scripts.join(' '))
+  await page.close()
+})
+
 test('a worker of another origin that the page, or that origin, does not allow: a reason', async () => {
   for (const [server, workerUrl] of [
-    [plain, `${isolatedServer.url}/package/js/worker.js`],
-    [isolatedServer, `${plain.url}/package/js/worker.js`],
+    [plain, `${isolatedServer.url}/package/dist/worker.js`],
+    [isolatedServer, `${plain.url}/package/dist/worker.js`],
   ]) {
     const { page } = await openPage(/** @type {PageServer} */ (server))
     const request = { file: 'good.safetensors', options: { workerUrl } }
@@ -259,7 +292,7 @@ test('a script that is not there, or throws, is one error with its name, and no 
       { threadUrl: '../page/missing.js', threads: 2 },
       /thread .*died: no worker starts from .*missing\.js$/,
     ],
-    [{ workerUrl: '../package/js/thread.js' }, /worker died: .*TypeError/],
+    [{ workerUrl: '../package/dist/thread.js' }, /worker died: .*TypeError/],
   ])) {
     const { page, complaints } = await openPage(isolatedServer)
     const found = await page.evaluate(findLoadError, { file: 'good.safetensors', options })

@@ -4,6 +4,6 @@
  */
 
 // @ts-expect-error: an address on the test's server, not a path in this checkout
-import { BiMamba, BmError, SessionStore } from '../package/js/index.js'
+import { BiMamba, BmError, SessionStore } from '../package/dist/bimamba.js'
 
 Object.assign(globalThis, { BiMamba, BmError, SessionStore })

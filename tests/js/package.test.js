@@ -29,6 +29,7 @@ const NEEDED = [
   /^(package\.json|README\.md|LICENSE)$/,
   /^js\/([a-z-]+\/)?[a-z0-9-]+\.js$/,
   /^dist\/(bimamba(-threads)?(-relaxed)?\.wasm|(tokenizers|jinja)\.(mjs|LICENSE)|shaders\.mjs)$/,
+  /^dist\/(bimamba|openai|prompt-api|worker|thread|chunk-[0-9A-Z]{8})\.js$/,
   /^dist\/types\/([a-z-]+\/)?[a-z0-9-]+\.d\.ts$/,
   /^models\/(?!training)[a-z0-9-]+\/([a-z0-9-]+\.safetensors|LICENSE|NOTICE|README\.md|curves\.svg)$/,
 ]
@@ -65,6 +66,7 @@ test('the tarball holds what is needed and nothing else', () => {
     'js/index.js',
     'js/worker.js',
     'js/thread.js',
+    ...['bimamba', 'openai', 'prompt-api', 'worker', 'thread'].map((name) => `dist/${name}.js`),
     ...MODULES.map((name) => `dist/${name}`),
     'dist/types/index.d.ts',
   ]) {
@@ -79,8 +81,10 @@ test('it has no run-time dependency', async () => {
 })
 
 test('every file that package.json names is there', async () => {
-  const { exports, bin } = JSON.parse(await readFile(inPackage('package.json'), 'utf8'))
-  const named = [bin, ...Object.values(exports)].flatMap((entry) =>
+  const { exports, bin, unpkg, jsdelivr } = JSON.parse(
+    await readFile(inPackage('package.json'), 'utf8'),
+  )
+  const named = [bin, unpkg, jsdelivr, ...Object.values(exports)].flatMap((entry) =>
     typeof entry === 'string' ? [entry] : Object.values(entry),
   )
   assert.deepEqual(
