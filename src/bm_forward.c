@@ -342,7 +342,13 @@ static void scan_block(const pass *p, const head_state *state, size_t h, range t
                          zxbcdt_of(p, t) + h * c->headdim, c->headdim);
 }
 
+/*
+ * Tokens of one head. What a head of scale 0 has in memory may be anything, and is cleared here, where it is needed, by
+ * the thread that needs it: it is in cache then, and fresh memory that is read first would cost two page faults a page.
+ */
 static void scan_tokens(const pass *p, const head_state *state, size_t h, range tokens) {
+    if (state->scale->scale == 0.0f)
+        memset(state->ssm, 0, state->bytes);
     for (size_t t = tokens.start; t < tokens.end; t += BM_TOKENS)
         scan_block(p, state, h,
                    (range){t, tokens.end - t < BM_TOKENS ? tokens.end : t + BM_TOKENS});

@@ -89,7 +89,6 @@ bm_status bm_session_create(const bm_model *model, const bm_session_options *opt
                        (unsigned)(arena.used >> 20));
     arena.used = 0;
     *out = layout(&arena, model, options);
-    /* Zero already; but memory that is read before it is written costs two page faults a page, and a token reads it all. */
     bm_session_reset(*out);
     return BM_OK;
 }
@@ -98,10 +97,16 @@ void bm_session_free(bm_session *session) {
     bm_block_free(session);
 }
 
+/* All of a state but the SSM state itself, its last array. */
+static size_t bytes_before_ssm(const bm_timeline *timeline) {
+    return (size_t)((uint8_t *)timeline->ssm - (uint8_t *)timeline->last);
+}
+
+/* Quick: with every scale 0 whatever is stored of the SSM state counts as zero. */
 void bm_session_reset(bm_session *s) {
     s->prompt = NULL;
     s->draft = NULL;
-    memset(s->timeline.last, 0, (size_t)s->state_bytes);
+    memset(s->timeline.last, 0, bytes_before_ssm(&s->timeline));
     s->timeline.position = 0;
     s->last_n = 0;
     s->logits_of = NO_LOGITS;
@@ -114,6 +119,9 @@ uint64_t bm_session_position(const bm_session *s) {
 
 void *bm_session_state(bm_session *s) {
     size_t d_model = s->model->config.d_model;
+    /* As bytes a state is all there is to see: the same every time, and nothing of an earlier text. */
+    if (s->timeline.position == 0 && !s->prompt)
+        memset(s->timeline.ssm, 0, (size_t)s->state_bytes - bytes_before_ssm(&s->timeline));
     if (s->last_n > 0)
         memcpy(s->timeline.last, s->scratch.hidden + (s->last_n - 1) * d_model,
                d_model * sizeof(float));

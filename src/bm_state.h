@@ -16,7 +16,7 @@
  * once a token. In 16 and 8 bits, stored is an integer times its row's unit.
  */
 typedef struct {
-    float scale; /* 0: S is zero */
+    float scale; /* 0: S is zero, whatever is stored */
     float bound;
 } bm_ssm_scale;
 

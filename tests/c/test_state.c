@@ -102,6 +102,36 @@ static void copies_continue(uint64_t seed) {
     bm_model_free(two);
 }
 
+/* What an earlier text, or anything, left in memory is not read and not seen. */
+static void reset_forgets(uint64_t seed) {
+    check_random r;
+    random_model m = model_of(seed, &r);
+    bm_model *model = random_model_load(&m, check_between(&r, 0, bm_variant_count() - 1));
+    bm_precision precision = random_precision(&r);
+    bm_dtype dtype = random_state(&r);
+    size_t bytes = (size_t)bm_state_bytes(&m.config, dtype);
+    bm_session *used = open_session(model, precision, dtype, NULL);
+    bm_session *fresh = open_session(model, precision, dtype, NULL);
+    bm_error err = {0};
+    append(&r, used, &m.config, 2);
+    bm_session_reset(used);
+    const uint8_t *state = bm_session_state(used);
+    for (size_t i = 0; i < bytes; i++)
+        CHECK(state[i] == 0, "byte %zu is %u", i, state[i]);
+    memset(bm_session_state(used), 0xff, bytes); /* NaN, and integers that nothing rounds to */
+    CHECK(bm_session_adopt(used, 0, &err) == BM_OK, "%s", err.message);
+    uint32_t ids[MAX_CHUNK];
+    size_t n = check_between(&r, 1, MAX_CHUNK);
+    random_ids(&r, &m.config, ids, n);
+    CHECK(bm_session_append(used, ids, n, &err) == BM_OK, "%s", err.message);
+    CHECK(bm_session_append(fresh, ids, n, &err) == BM_OK, "%s", err.message);
+    CHECK_SAME("logits", logits_of(used, n - 1), logits_of(fresh, n - 1), m.config.vocab_size);
+    CHECK(memcmp(bm_session_state(used), bm_session_state(fresh), bytes) == 0, "%s", "state");
+    bm_session_free(used);
+    bm_session_free(fresh);
+    bm_model_free(model);
+}
+
 /* The last logits come with the state; position 0 is a reset, whatever the block holds. */
 static void logits_come_along(uint64_t seed) {
     check_random r;
@@ -348,9 +378,13 @@ static void together_refuses(uint64_t seed) {
 
 int main(int argc, char **argv) {
     static const check_case cases[] = {
-        {"copies_continue", copies_continue, 40},   {"logits_come_along", logits_come_along, 20},
-        {"junk_is_survived", junk_is_survived, 60}, {"arrays_fit", arrays_fit, 40},
-        {"types_convert", types_convert, 30},       {"together_is_alone", together_is_alone, 12},
+        {"copies_continue", copies_continue, 40},
+        {"reset_forgets", reset_forgets, 40},
+        {"logits_come_along", logits_come_along, 20},
+        {"junk_is_survived", junk_is_survived, 60},
+        {"arrays_fit", arrays_fit, 40},
+        {"types_convert", types_convert, 30},
+        {"together_is_alone", together_is_alone, 12},
         {"together_refuses", together_refuses, 8},
     };
     return check_main(argc, argv, cases, sizeof cases / sizeof cases[0]);
