@@ -102,14 +102,30 @@ const BUNDLES = [
   ['thread=js/thread.js'],
 ]
 
+/** The names in dist/ of all that a page may come to load from there: a service worker can keep that, although names of chunks change. */
+const PAGE_FILES = 'dist/files.json'
+
+/** @returns {boolean} whether nothing of what was there at the end of the last build is missing */
+function isWhole() {
+  if (!existsSync(join(ROOT, PAGE_FILES))) return false
+  /** @type {string[]} */
+  const names = JSON.parse(readFileSync(join(ROOT, PAGE_FILES), 'utf8'))
+  return names.every((name) => existsSync(join(ROOT, 'dist', name)))
+}
+
+/** @returns {string[]} paths of the scripts that were bundled */
+const bundledScripts = () =>
+  readdirSync(join(ROOT, 'dist'))
+    .filter((name) => name.endsWith('.js'))
+    .map((name) => join(ROOT, 'dist', name))
+
 /**
- * For pages without a bundler, which would load a hundred modules one level after another. Addresses in them stay right: `./worker.js`
- * is beside them, and `../dist/` is where they are.
+ * For pages without a bundler, which would load a hundred modules one level after another. Addresses in them lead to files beside them, so that
+ * dist/ can be served under any name.
  */
 function bundleForPages() {
-  if (isCurrent('dist/bimamba.js', ['js', 'scripts/build.js'])) return
-  for (const name of readdirSync(join(ROOT, 'dist')))
-    if (name.endsWith('.js')) rmSync(join(ROOT, 'dist', name))
+  if (isWhole() && isCurrent('dist/bimamba.js', ['js', 'scripts/build.js'])) return
+  for (const path of [join(ROOT, PAGE_FILES), ...bundledScripts()]) rmSync(path, { force: true })
   const options = [
     ...['--outdir=dist', '--chunk-names=chunk-[hash]', '--format=esm', '--target=es2022'],
     ...['--bundle', '--splitting', '--minify', '--log-level=warning'],
@@ -117,6 +133,14 @@ function bundleForPages() {
   ]
   for (const entries of BUNDLES.toReversed())
     run('node_modules/.bin/esbuild', [...entries, ...options])
+  for (const path of bundledScripts())
+    writeFileSync(path, readFileSync(path, 'utf8').replaceAll('"../dist/', '"./'))
+}
+
+/** Last of all: that it is there says that all the others are. */
+function listPageFiles() {
+  const names = readdirSync(join(ROOT, 'dist')).filter((name) => /\.(js|mjs|wasm)$/.test(name))
+  writeFileSync(join(ROOT, PAGE_FILES), `${JSON.stringify(names.sort(), null, 2)}\n`)
 }
 
 function writeTypes() {
@@ -130,5 +154,6 @@ runScript(() => {
   copyLibraries()
   writeShaders()
   bundleForPages()
+  listPageFiles()
   writeTypes()
 })

@@ -29,7 +29,7 @@ const NEEDED = [
   /^(package\.json|README\.md|LICENSE)$/,
   /^js\/([a-z-]+\/)?[a-z0-9-]+\.js$/,
   /^dist\/(bimamba(-threads)?(-relaxed)?\.wasm|(tokenizers|jinja)\.(mjs|LICENSE)|shaders\.mjs)$/,
-  /^dist\/(bimamba|openai|prompt-api|worker|thread|chunk-[0-9A-Z]{8})\.js$/,
+  /^dist\/((bimamba|openai|prompt-api|worker|thread|chunk-[0-9A-Z]{8})\.js|files\.json)$/,
   /^dist\/types\/([a-z-]+\/)?[a-z0-9-]+\.d\.ts$/,
   /^models\/(?!training)[a-z0-9-]+\/([a-z0-9-]+\.safetensors|LICENSE|NOTICE|README\.md|curves\.svg)$/,
 ]
@@ -71,6 +71,24 @@ test('the tarball holds what is needed and nothing else', () => {
     'dist/types/index.d.ts',
   ]) {
     assert.ok(paths.includes(path), `${path} is missing`)
+  }
+})
+
+test('dist/files.json names what a page may load from dist/, and that is all in the tarball', async () => {
+  /** @type {string[]} */
+  const listed = JSON.parse(await readFile(inPackage('dist/files.json'), 'utf8'))
+  const packed = installed.packed.files
+    .map(({ path }) => path)
+    .filter((path) => /^dist\/[^/]+\.(js|mjs|wasm)$/.test(path))
+  assert.deepEqual(listed.map((name) => `dist/${name}`).sort(), packed.sort())
+  for (const name of listed.filter((name) => name.endsWith('.js'))) {
+    const script = await readFile(inPackage(`dist/${name}`), 'utf8')
+    const addresses = Array.from(
+      script.matchAll(/"(\.{1,2}\/[^"]*\.(?:js|mjs|wasm))"/g),
+      ([, address]) => String(address),
+    )
+    const unlisted = addresses.filter((address) => !listed.includes(address.replace('./', '')))
+    assert.deepEqual(unlisted, [], name)
   }
 })
 

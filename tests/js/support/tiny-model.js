@@ -37,6 +37,7 @@ let count = 0
  * @param {'f16' | 'int8' | 'int4'} [options.projections] of a full-precision checkpoint; default: a 1-bit one
  * @param {{ source?: string, licence?: string }} [options.words] what the file says of itself
  * @param {boolean} [options.bos] give the file BOS and EOS ids (1 and 2)
+ * @param {string} [options.template] of chats, beside a tokenizer
  * @returns {Promise<string>} path
  */
 export async function tinyModel({
@@ -47,6 +48,7 @@ export async function tinyModel({
   projections,
   words = {},
   bos = true,
+  template,
 } = {}) {
   const base = join(temporaryFolder(), `tiny-${++count}`)
   const vocab_size = tokenizer
@@ -56,7 +58,10 @@ export async function tinyModel({
     seed,
     config: { vocab_size, ...config },
     projections: projections ? 'full' : 'latent',
-    files: tokenizer ? { 'tokenizer.json': JSON.stringify(tokenizer) } : {},
+    files: {
+      ...(tokenizer ? { 'tokenizer.json': JSON.stringify(tokenizer) } : {}),
+      ...(template ? { 'chat_template.jinja': template } : {}),
+    },
     ...(bos ? { editConfig: (json) => ({ ...json, bos_token_id: 1, eos_token_id: 2 }) } : {}),
   })
   const path = `${base}.safetensors`
