@@ -95,9 +95,16 @@ function writeShaders() {
   writeFileSync(join(ROOT, 'dist/shaders.d.mts'), types)
 }
 
+/** What pages import, dist/NAME.js, and the file of js/ that it is. */
+const PAGE_ENTRIES = {
+  bimamba: 'index',
+  openai: 'openai/index',
+  'prompt-api': 'prompt-api/index',
+}
+
 /** Each list is bundled for itself: what of it is loaded later is in further files, dist/chunk-*.js. */
 const BUNDLES = [
-  ['bimamba=js/index.js', 'openai=js/openai/index.js', 'prompt-api=js/prompt-api/index.js'],
+  Object.entries(PAGE_ENTRIES).map(([name, source]) => `${name}=js/${source}.js`),
   ['worker=js/worker.js'],
   ['thread=js/thread.js'],
 ]
@@ -137,6 +144,12 @@ function bundleForPages() {
     writeFileSync(path, readFileSync(path, 'utf8').replaceAll('"../dist/', '"./'))
 }
 
+/** An editor looks for the types of what a page imports beside that. */
+function writeEntryTypes() {
+  for (const [name, source] of Object.entries(PAGE_ENTRIES))
+    writeFileSync(join(ROOT, `dist/${name}.d.ts`), `export * from './types/${source}.js'\n`)
+}
+
 /** Last of all: that it is there says that all the others are. */
 function listPageFiles() {
   const names = readdirSync(join(ROOT, 'dist')).filter((name) => /\.(js|mjs|wasm)$/.test(name))
@@ -154,6 +167,7 @@ runScript(() => {
   copyLibraries()
   writeShaders()
   bundleForPages()
+  writeEntryTypes()
   listPageFiles()
   writeTypes()
 })

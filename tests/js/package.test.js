@@ -30,6 +30,7 @@ const NEEDED = [
   /^js\/([a-z-]+\/)?[a-z0-9-]+\.js$/,
   /^dist\/(bimamba(-threads)?(-relaxed)?\.wasm|(tokenizers|jinja)\.(mjs|LICENSE)|shaders\.mjs)$/,
   /^dist\/((bimamba|openai|prompt-api|worker|thread|chunk-[0-9A-Z]{8})\.js|files\.json)$/,
+  /^dist\/(bimamba|openai|prompt-api)\.d\.ts$/,
   /^dist\/types\/([a-z-]+\/)?[a-z0-9-]+\.d\.ts$/,
   /^models\/(?!training)[a-z0-9-]+\/([a-z0-9-]+\.safetensors|LICENSE|NOTICE|README\.md|curves\.svg)$/,
 ]
@@ -183,10 +184,24 @@ test('a TypeScript user sees the types', async () => {
     const code: 'closed' | string = new BmError('closed', 'x').code
     export { code }\n`
   await writeFile(join(installed.project, 'typed.ts'), program)
+  const inPage = `
+    import { BiMamba } from './node_modules/bimamba/dist/bimamba.js'
+    import { createOpenAI } from './node_modules/bimamba/dist/openai.js'
+    import { createLanguageModel } from './node_modules/bimamba/dist/prompt-api.js'
+    const model = await BiMamba.load('model.safetensors')
+    export const others = [createOpenAI({ model }), createLanguageModel(model)]
+    // @ts-expect-error: no such precision
+    await BiMamba.load('model.safetensors', { precision: 'low' })\n`
+  await writeFile(join(installed.project, 'in-page.ts'), inPage)
   const compiler = fileURLToPath(new URL('../../node_modules/.bin/tsc', import.meta.url))
   const flags = '--noEmit --strict --exactOptionalPropertyTypes --module nodenext --target es2022'
   const libraries = ['--lib', 'es2023,esnext.disposable,dom', '--types', '']
-  const { stdout } = await runThere(compiler, [...flags.split(' '), ...libraries, 'typed.ts'])
+  const { stdout } = await runThere(compiler, [
+    ...flags.split(' '),
+    ...libraries,
+    'typed.ts',
+    'in-page.ts',
+  ])
   assert.equal(stdout, '')
 })
 
