@@ -8,13 +8,14 @@
 
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'
-import { existsSync, statSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import { gzipSync } from 'node:zlib'
 import { NUMBER_SETTINGS } from '../../js/settings.js'
 import { writeCheckpoint } from './support/checkpoint.js'
 import { sentencePieceTokenizer, vocabularySize } from './support/small-tokenizer.js'
@@ -180,6 +181,32 @@ test('the size of the module that it states is within 2 % of what was built', ()
   for (const [i, text] of stated.entries()) {
     const bytes = Number(text.replaceAll(',', ''))
     assert.ok(Math.abs(bytes / built[i] - 1) < 0.02, `${bytes} bytes stated, ${built[i]} built`)
+  }
+})
+
+/** What is loaded with a script of dist/, itself first. @param {string} entry @returns {string[]} names in dist/ */
+function loadedWith(entry) {
+  const found = new Set([entry])
+  for (const name of found) {
+    const script = readFileSync(join(ROOT, 'dist', name), 'utf8')
+    for (const [, other] of script.matchAll(/\b(?:from|import)"\.\/([^"]+)"/g))
+      found.add(String(other))
+  }
+  return [...found]
+}
+
+test('the files and bytes of the package for a page that it states are what was built', () => {
+  const stated =
+    /into (\w+) files for the page and (\w+) for its worker, (\d+) kB, (\d+) gzipped/.exec(README)
+  const page = loadedWith('bimamba.js')
+  const all = [...new Set([...page, ...loadedWith('worker.js'), 'tokenizers.mjs'])]
+  const inWords = (/** @type {number} */ n) => ['one', 'two', 'three', 'four', 'five', 'six'][n - 1]
+  assert.deepEqual(stated?.slice(1, 3), [inWords(page.length), inWords(all.length - page.length)])
+  const scripts = all.map((name) => readFileSync(join(ROOT, 'dist', name)))
+  for (const [i, built] of [scripts, scripts.map((script) => gzipSync(script))].entries()) {
+    const kilobytes = built.reduce((sum, { length }) => sum + length, 0) / 1000
+    const off = Math.abs(Number(stated?.[3 + i]) / kilobytes - 1)
+    assert.ok(off < 0.02, `${stated?.[3 + i]} kB stated, ${kilobytes} built`)
   }
 })
 
