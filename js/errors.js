@@ -17,7 +17,7 @@
  * - `internal`     a mistake of ours: an engine trap, a lost worker
  * - `io`           a local file cannot be read or written
  * - `memory`       the engine could not get the memory the model needs
- * - `mismatch`     a saved session is of another model, or an unfinished run of the command line is another one
+ * - `mismatch`     a saved session is of another model, an unfinished run of the command line is another one, or a worker is of another version
  * - `network`      a request failed or ended early
  * - `numeric`      a computation gave NaN or infinity
  * - `storage`      the cache cannot be read or written

@@ -8,10 +8,12 @@
 
 import { BmError } from './errors.js'
 import { shareSource } from './source.js'
+import { VERSION } from './version.js'
 import { unpackError } from './wire.js'
 import { startThread } from './worker-handle.js'
 
 /** @typedef {import('./wire.js').Answer} Answer */
+/** @typedef {import('./wire.js').FirstRequest} FirstRequest */
 /** @typedef {import('./wire.js').Request} Request */
 /** @typedef {import('./wire.js').StreamMethod} StreamMethod */
 /** @typedef {import('./settings.js').Settings} Settings */
@@ -90,7 +92,7 @@ export class RemoteEngine {
    * Something else that an engine's thread can do with a source: in a thread of its own, which ends with it.
    *
    * @template T what it gives
-   * @param {Exclude<Extract<WithoutId<Request>, { source: unknown }>, { kind: 'load' }>} request
+   * @param {Exclude<WithoutId<FirstRequest>, { kind: 'load' }>} request
    * @param {RemoteControl} [control]
    * @returns {Promise<T>}
    */
@@ -106,7 +108,7 @@ export class RemoteEngine {
   /**
    * The request that begins the thread's work.
    *
-   * @param {Extract<WithoutId<Request>, { source: unknown }>} request
+   * @param {WithoutId<FirstRequest>} request
    * @param {RemoteControl} control
    * @returns {Promise<unknown>}
    */
@@ -114,10 +116,10 @@ export class RemoteEngine {
     signal?.throwIfAborted()
     const { descriptor, transfer, close } = share(request.source)
     const drafts = share(request.kind === 'load' ? (request.options.draftSource ?? null) : null)
-    const own = { ...request, source: descriptor }
+    const own = { ...request, source: descriptor, version: VERSION }
     if (drafts.descriptor)
       Object.assign(own, { options: { ...request.options, draftSource: drafts.descriptor } })
-    const shared = /** @type {typeof request} */ (own)
+    const shared = /** @type {WithoutId<Request>} */ (own)
     // The thread is told, so that it lets go of what it holds; but one whose script does not come, or that is busy, does not listen.
     const onAbort = () => void setTimeout(() => this.close(), GRACE_MS)
     signal?.addEventListener('abort', onAbort)

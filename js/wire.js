@@ -9,12 +9,18 @@
 import { BmError } from './errors.js'
 
 /**
- * To the engine. `load` opens the engine, `pull` only fills the cache, `inspect` only reads the header, `bench` measures, `call` runs a method, `next` pulls one piece of a stream (the first `next` opens it), `return` ends
- * a stream early, `abort` (no answer) aborts the load, call or stream of that id.
+ * To the engine, once, as the first request. `load` opens the engine, `pull` only fills the cache, `inspect` only reads the header, `bench` measures.
  *
  * @typedef {{ kind: 'load', id: number, source: import('./source.js').SourceDescriptor, options: EngineOptions }
  *   | { kind: 'pull' | 'inspect', id: number, source: import('./source.js').SourceDescriptor, options: { download: import('./source.js').FetchOptions, wasmUrl?: string } }
- *   | { kind: 'bench', id: number, source: import('./source.js').SourceDescriptor | null, options: import('./benchmark-settings.js').BenchmarkSettings }
+ *   | { kind: 'bench', id: number, source: import('./source.js').SourceDescriptor | null, options: import('./benchmark-settings.js').BenchmarkSettings }} FirstRequest
+ */
+
+/**
+ * To the engine. `version` is that of the package on the other side; `call` runs a method, `next` pulls one piece of a stream (the first `next` opens it), `return` ends
+ * a stream early, `abort` (no answer) aborts the load, call or stream of that id.
+ *
+ * @typedef {(FirstRequest & { version: string })
  *   | { kind: 'call', id: number, method: CallMethod, args: unknown[] }
  *   | { kind: 'next', id: number, stream: number, open?: { method: StreamMethod, args: unknown[] } }
  *   | { kind: 'return', id: number, stream: number }

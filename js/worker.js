@@ -5,8 +5,10 @@
  * js/thread.js: it acts when it is loaded.
  */
 
+import { BmError } from './errors.js'
 import { connectToParent } from './platform.js'
 import { inspectModel, pullModel, startEngine } from './startup.js'
+import { VERSION } from './version.js'
 import { packError } from './wire.js'
 
 /** @typedef {import('./wire.js').Request} Request */
@@ -62,6 +64,7 @@ function buffersOf(value) {
 async function perform(request, signal) {
   /** @param {Answer['progress']} progress */
   const onProgress = (progress) => post({ id: request.id, progress })
+  if ('source' in request) checkVersion(request.version)
   switch (request.kind) {
     case 'load':
       engine = await startEngine(request.source, request.options, { onProgress, signal })
@@ -93,6 +96,22 @@ async function perform(request, signal) {
       controllers.delete(request.stream)
       return end(request.stream)
   }
+}
+
+/**
+ * A cache may have kept one script of an older package, or somebody has copied this one and forgotten it.
+ *
+ * @param {string | undefined} version  of the package that started this thread
+ * @throws {BmError} `mismatch`
+ */
+function checkVersion(version) {
+  if (version === VERSION) return
+  const other = version === undefined ? 'an older one' : version
+  const advice = 'serve both from one package, at an address that changes with its version'
+  throw new BmError(
+    'mismatch',
+    `this is the worker of bimamba ${VERSION}, and what started it is ${other}: ${advice}`,
+  )
 }
 
 /** @param {number} stream @returns {Pick<Answer, 'stats' | 'laneStats' | 'description'>} */

@@ -8,6 +8,7 @@ import { once } from 'node:events'
 import { readFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import { after, before, test } from 'node:test'
+import { Worker } from 'node:worker_threads'
 import { BiMamba, BmError, VERSION } from '../../js/index.js'
 import { checkGenerate } from '../../js/settings.js'
 import { collect } from './support/collect.js'
@@ -362,6 +363,29 @@ test('a worker that dies rejects what is pending and what follows', async () => 
     BiMamba.load(path, { workerUrl: 'https://localhost/worker.js' }),
     bmError('argument', /workerUrl: no worker starts from https:\/\/localhost\/worker.js/),
   )
+})
+
+test('a worker of another version of the package: said at once', async () => {
+  const worker = new Worker(new URL('../../js/worker.js', import.meta.url))
+  for (const version of ['0.0.1', undefined]) {
+    worker.postMessage({
+      kind: 'load',
+      id: 1,
+      source: { kind: 'path', path },
+      options: {},
+      version,
+    })
+    const [{ error }] = await once(worker, 'message')
+    assert.equal(error.code, 'mismatch')
+    const other = version ?? 'an older one'
+    assert.ok(
+      error.message.startsWith(
+        `this is the worker of bimamba ${VERSION}, and what started it is ${other}:`,
+      ),
+      error.message,
+    )
+  }
+  await worker.terminate()
 })
 
 test('a program that forgets to close ends all the same', () => {
