@@ -1,12 +1,13 @@
 /**
  * What crosses between the calling thread and the engine's thread.
  *
- * Owns the shape of the messages and how an error is packed for the way. Knows neither end.
+ * Owns the shape of the messages, how an error is packed for the way, and that both ends are of one version. Knows neither end.
  * The idea: every request has an id and gets exactly one answer with that id. A stream is a request that opens, then one
  * request a piece: the consumer's pace is the engine's pace, and nothing queues up on the way.
  */
 
 import { BmError } from './errors.js'
+import { VERSION } from './version.js'
 
 /**
  * To the engine, once, as the first request. `load` opens the engine, `pull` only fills the cache, `inspect` only reads the header, `bench` measures.
@@ -39,6 +40,22 @@ import { BmError } from './errors.js'
  */
 
 /** @typedef {{ code: import('./errors.js').BmErrorCode, message: string, stack?: string, cause?: string }} PackedError */
+
+/**
+ * A cache may have kept one script of an older package, or somebody has copied the worker's and forgotten it.
+ *
+ * @param {string | undefined} version  of the package that started this thread
+ * @throws {BmError} `mismatch`
+ */
+export function checkVersion(version) {
+  if (version === VERSION) return
+  const other = version === undefined ? 'an older one' : version
+  const advice = 'serve both from one package, at an address that changes with its version'
+  throw new BmError(
+    'mismatch',
+    `this is the worker of bimamba ${VERSION}, and what started it is ${other}: ${advice}`,
+  )
+}
 
 /** @param {unknown} error @returns {PackedError} an error that is not ours is a mistake of ours: `internal` */
 export function packError(error) {

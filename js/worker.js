@@ -5,11 +5,9 @@
  * js/thread.js: it acts when it is loaded.
  */
 
-import { BmError } from './errors.js'
 import { connectToParent } from './platform.js'
 import { inspectModel, pullModel, startEngine } from './startup.js'
-import { VERSION } from './version.js'
-import { packError } from './wire.js'
+import { checkVersion, packError } from './wire.js'
 
 /** @typedef {import('./wire.js').Request} Request */
 /** @typedef {import('./wire.js').Answer} Answer */
@@ -96,22 +94,6 @@ async function perform(request, signal) {
       controllers.delete(request.stream)
       return end(request.stream)
   }
-}
-
-/**
- * A cache may have kept one script of an older package, or somebody has copied this one and forgotten it.
- *
- * @param {string | undefined} version  of the package that started this thread
- * @throws {BmError} `mismatch`
- */
-function checkVersion(version) {
-  if (version === VERSION) return
-  const other = version === undefined ? 'an older one' : version
-  const advice = 'serve both from one package, at an address that changes with its version'
-  throw new BmError(
-    'mismatch',
-    `this is the worker of bimamba ${VERSION}, and what started it is ${other}: ${advice}`,
-  )
 }
 
 /** @param {number} stream @returns {Pick<Answer, 'stats' | 'laneStats' | 'description'>} */
