@@ -12,7 +12,7 @@
  *
  * Errors are values: a function that can fail returns a bm_status and fills `err` (may be NULL) with
  * a message that names the thing, the value found and the value wanted. On failure outputs are
- * unchanged. Nothing is allocated outside the three `create` functions.
+ * unchanged. Nothing is allocated outside the `create` functions.
  */
 #ifndef BM_H
 #define BM_H
@@ -293,7 +293,7 @@ typedef struct bm_draft bm_draft;
 
 /*
  * Memory for reading up to n tokens (1 ... max_chunk) at once, of which the last ones may be taken back: a second state, and a few
- * thousand floats a token and layer. Free it before its session. BM_E_ARGUMENT, BM_E_MEMORY.
+ * thousand floats a token and layer. Free it before its session. BM_E_ARGUMENT, BM_E_MEMORY; BM_E_ORDER: the session has one.
  */
 bm_status bm_draft_create(bm_session *session, size_t n, bm_draft **out, bm_error *err);
 

@@ -4,7 +4,7 @@
  * Owns a second state, which has read all of them, and what they gave the recurrence of each layer. What a layer does is
  * bm_forward.c's.
  * The idea: when all were right, which is what makes a draft worth its while, the two states change places; else those that
- * were right are given to the first state again. So no state is ever copied as a whole, and what is common costs nothing.
+ * were right are given to the first state again. So what is common costs nothing.
  */
 #include "bm_session.h"
 
@@ -32,6 +32,8 @@ bm_status bm_draft_create(bm_session *session, size_t n, bm_draft **out, bm_erro
     if (n < 1 || n > session->options.max_chunk)
         return bm_fail(err, BM_E_ARGUMENT, "a draft of %zu tokens, want 1 to %u", n,
                        session->options.max_chunk);
+    if (session->has_draft)
+        return bm_fail(err, BM_E_ORDER, "the session has a draft: free it first");
     bm_arena arena = {0};
     layout(&arena, session, n);
     arena.base = bm_block_alloc(arena.used);
@@ -41,6 +43,7 @@ bm_status bm_draft_create(bm_session *session, size_t n, bm_draft **out, bm_erro
     arena.used = 0;
     *out = layout(&arena, session, n);
     (*out)->session = session;
+    session->has_draft = true;
     return BM_OK;
 }
 
@@ -64,6 +67,7 @@ void bm_draft_free(bm_draft *d) {
         exchange(d);
         memcpy(s->timeline.last, d->trial.other.last, (size_t)s->state_bytes);
     }
+    s->has_draft = false;
     bm_block_free(d);
 }
 

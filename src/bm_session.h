@@ -19,6 +19,7 @@ struct bm_session {
     bool failed;       /* NaN or infinity reached the state */
     bm_prompt *prompt; /* that is on its way through the layers, or NULL */
     bm_draft *draft;   /* that was read, and of which nobody has said yet what is kept; or NULL */
+    bool has_draft;    /* one was created and not freed */
     uint64_t state_bytes; /* of the timeline's arrays, one block from `last` on */
 };
 

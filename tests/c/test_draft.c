@@ -113,7 +113,43 @@ static void equals_append(uint64_t seed) {
     bm_model_free(model);
 }
 
+/* A session has one draft at a time: two that have changed places with it could not both give its state back. */
+static void one_at_a_time(uint64_t seed) {
+    check_random r = check_seed(seed, 2);
+    bm_config config = random_config(&r);
+    random_model m = random_weights(&r, &config);
+    bm_session_options options = {
+        .precision = BM_FAST, .state_dtype = BM_F32, .max_chunk = MAX_DRAFT};
+    bm_model *model = random_model_load(&m, bm_variant_count() - 1);
+    bm_session *tried = open_session(model, &options);
+    bm_session *plain = open_session(model, &options);
+    bm_draft *draft = NULL;
+    bm_draft *second = NULL;
+    bm_error err = {0};
+    uint32_t ids[4];
+    random_ids(&r, &config, ids, 4);
+    CHECK(bm_draft_create(tried, 4, &draft, &err) == BM_OK, "%s", err.message);
+    CHECK(bm_draft_create(tried, 4, &second, &err) == BM_E_ORDER && !second, "%s", err.message);
+    bm_session_reset(tried);
+    CHECK(bm_draft_create(tried, 4, &second, &err) == BM_E_ORDER && !second, "%s", err.message);
+    CHECK(bm_draft_read(draft, ids, 4, 0, &err) == BM_OK, "%s", err.message);
+    CHECK(bm_draft_keep(draft, 4, &err) == BM_OK, "%s", err.message);
+    bm_draft_free(draft);
+    CHECK(bm_draft_create(tried, 4, &draft, &err) == BM_OK, "%s", err.message);
+    CHECK(bm_draft_read(draft, ids, 4, 1, &err) == BM_OK, "%s", err.message);
+    CHECK(bm_draft_keep(draft, 4, &err) == BM_OK, "%s", err.message);
+    append(plain, ids, 4, 4);
+    append(plain, ids, 4, 4);
+    same_state(tried, plain, &config, BM_F32);
+    bm_draft_free(draft);
+    same_state(tried, plain, &config, BM_F32);
+    bm_session_free(plain);
+    bm_session_free(tried);
+    bm_model_free(model);
+}
+
 int main(int argc, char **argv) {
-    const check_case cases[] = {{"equals_append", equals_append, 60}};
+    const check_case cases[] = {{"equals_append", equals_append, 60},
+                                {"one_at_a_time", one_at_a_time, 10}};
     return check_main(argc, argv, cases, sizeof cases / sizeof cases[0]);
 }
