@@ -298,12 +298,14 @@ bm_status bm_session_append_each(bm_session *const *sessions, const uint32_t *id
         status = bm_session_check_ids(sessions[0], ids, n, err);
     if (status != BM_OK)
         return status;
-    size_t room = sessions[0]->options.max_chunk;
-    for (size_t start = 0; start < n; start += room) {
+    size_t start = 0;
+    while (start < n) {
+        size_t room = sessions[start]->options.max_chunk;
         size_t count = n - start < room ? n - start : room;
         bm_status own =
             append_some(sessions + start, ids + start, count, status == BM_OK ? err : NULL);
         status = status == BM_OK ? own : status;
+        start += count;
     }
     return status;
 }

@@ -108,13 +108,19 @@ static void read_row(const bm_timeline *t, size_t row, size_t n, float *x) {
     }
 }
 
+/* Of numbers that no session writes even the largest unit may be too small. */
+static float clamp_i16(float x) {
+    x = x < -32767.0f ? -32767.0f : x;
+    return 32767.0f < x ? 32767.0f : x;
+}
+
 /* As scan_i16 leaves a row: a power of two of which the largest number is 2^13 to 2^14. */
 static void write_row_i16(const bm_timeline *t, size_t row, size_t n, const float *x) {
     float max = largest(x, n);
     float unit = max > 0.0f ? bm_pow2_at_least(max * 0x1p-14f) : 0.0f;
     int32_t most = 0;
     for (size_t i = 0; i < n; i++) {
-        int32_t q = max > 0.0f ? bm_round_to_int(x[i] / unit) : 0;
+        int32_t q = max > 0.0f ? bm_round_to_int(clamp_i16(x[i] / unit)) : 0;
         ((int16_t *)t->ssm)[row * n + i] = (int16_t)q;
         most = most < q ? q : most < -q ? -q : most;
     }

@@ -9,13 +9,18 @@
 
 enum { MAX_CHUNK = 8, MAX_SESSIONS = 20 };
 
-static bm_session *open_session(const bm_model *model, bm_precision precision, bm_dtype state,
-                                const bm_team *team) {
-    bm_session_options options = {precision, state, MAX_CHUNK, team};
+static bm_session *open_small_session(const bm_model *model, bm_precision precision, bm_dtype state,
+                                      const bm_team *team, uint32_t max_chunk) {
+    bm_session_options options = {precision, state, max_chunk, team};
     bm_session *session = NULL;
     bm_error err = {0};
     CHECK(bm_session_create(model, &options, &session, &err) == BM_OK, "%s", err.message);
     return session;
+}
+
+static bm_session *open_session(const bm_model *model, bm_precision precision, bm_dtype state,
+                                const bm_team *team) {
+    return open_small_session(model, precision, state, team, MAX_CHUNK);
 }
 
 static random_model model_of(uint64_t seed, check_random *r) {
@@ -24,14 +29,20 @@ static random_model model_of(uint64_t seed, check_random *r) {
     return random_weights(r, &config);
 }
 
-static void append(check_random *r, bm_session *s, const bm_config *c, size_t n) {
+/* n chunks of at most `most` tokens. */
+static void append_small(check_random *r, bm_session *s, const bm_config *c, size_t n,
+                         size_t most) {
     bm_error err = {0};
     for (size_t i = 0; i < n; i++) {
         uint32_t ids[MAX_CHUNK];
-        size_t chunk = check_between(r, 1, MAX_CHUNK);
+        size_t chunk = check_between(r, 1, most);
         random_ids(r, c, ids, chunk);
         CHECK(bm_session_append(s, ids, chunk, &err) == BM_OK, "%s", err.message);
     }
+}
+
+static void append(check_random *r, bm_session *s, const bm_config *c, size_t n) {
+    append_small(r, s, c, n, MAX_CHUNK);
 }
 
 static const float *logits_of(bm_session *s, size_t index) {
@@ -241,6 +252,14 @@ static float row_max(const view *v, size_t row) {
     return max;
 }
 
+/* A state in f32 as a block of another type. */
+static void *converted(const bm_config *c, bm_dtype to, const void *state) {
+    void *out = check_take((size_t)bm_state_bytes(c, to));
+    bm_error err = {0};
+    CHECK(bm_state_convert(c, BM_F32, state, to, out, &err) == BM_OK, "%s", err.message);
+    return out;
+}
+
 /* Every type to every type: errors below half a unit of the row, and nothing lost on the way up. */
 static void types_convert(uint64_t seed) {
     check_random r;
@@ -285,6 +304,30 @@ static void types_convert(uint64_t seed) {
     bm_model_free(model);
 }
 
+/* Numbers that no session writes, up to the largest float: no undefined arithmetic, and each row keeps its signs. */
+static void junk_converts(uint64_t seed) {
+    check_random r;
+    random_model m = model_of(seed, &r);
+    const bm_config *c = &m.config;
+    size_t size = (size_t)bm_state_bytes(c, BM_F32);
+    uint8_t *state = memset(check_take(size), 0, size);
+    bm_state_tensor ssm = bm_state_tensor_at(c, BM_F32, 3);
+    float *x = (float *)(void *)(state + ssm.offset);
+    size_t count = (size_t)ssm.tensor.shape[0] * ssm.tensor.shape[1];
+    for (size_t i = 0; i < count; i++) {
+        float size_of = check_between(&r, 0, 9) ? bm_abs(check_wide(&r, 100, 127)) : 0x1.8p124f;
+        x[i] = check_between(&r, 0, 1) ? size_of : -size_of;
+    }
+    view i16 = view_of(c, BM_I16, converted(c, BM_I16, state));
+    view i8 = view_of(c, BM_I8, converted(c, BM_I8, state));
+    for (size_t i = 0; i < count; i++) {
+        CHECK(i16.ssm[i] == 0.0f || (i16.ssm[i] < 0.0f) == (x[i] < 0.0f), "%g was %g",
+              (double)i16.ssm[i], (double)x[i]);
+        CHECK(i8.ssm[i] == 0.0f || (i8.ssm[i] < 0.0f) == (x[i] < 0.0f), "%g was %g",
+              (double)i8.ssm[i], (double)x[i]);
+    }
+}
+
 /* ---- Together ----------------------------------------------------------------------------------- */
 
 /* Sessions of any state type and chunk size, at any position: each as if it were alone. */
@@ -301,12 +344,13 @@ static void together_is_alone(uint64_t seed) {
         size_t n = check_between(&r, 1, MAX_SESSIONS);
         for (size_t i = 0; i < n; i++) {
             bm_dtype dtype = random_state(&r);
-            together[i] = open_session(model, precision, dtype, i % 2 ? &team : NULL);
+            uint32_t most = (uint32_t)check_between(&r, 1, MAX_CHUNK);
+            together[i] = open_small_session(model, precision, dtype, i % 2 ? &team : NULL, most);
             alone[i] = open_session(model, precision, dtype, NULL);
             check_random same = check_seed(seed, 10 + i);
-            append(&same, together[i], &m.config, i % 3);
+            append_small(&same, together[i], &m.config, i % 3, most);
             same = check_seed(seed, 10 + i);
-            append(&same, alone[i], &m.config, i % 3);
+            append_small(&same, alone[i], &m.config, i % 3, most);
         }
         bm_error err = {0};
         for (size_t step = 0; step < 3; step++) {
@@ -384,6 +428,7 @@ int main(int argc, char **argv) {
         {"junk_is_survived", junk_is_survived, 60},
         {"arrays_fit", arrays_fit, 40},
         {"types_convert", types_convert, 30},
+        {"junk_converts", junk_converts, 20},
         {"together_is_alone", together_is_alone, 12},
         {"together_refuses", together_refuses, 8},
     };
