@@ -359,7 +359,10 @@ static inline bm_row_step bm_row_room(float unit, float most, float x, const bm_
     float fresh = fits ? old : bm_pow2_at_least(need * 0x1p-14f);
     float inverse = 1.0f / fresh;                    /* exact */
     float keep = most > 0.0f ? old * inverse : 0.0f; /* of zeros, not infinitely much */
-    return (bm_row_step){.unit = fresh, .keep = keep, .input = added * inverse};
+    float input = added * inverse; /* too large only beside B = 0, or next to it */
+    input = input < -FLT_MAX ? -FLT_MAX : input;
+    input = FLT_MAX < input ? FLT_MAX : input;
+    return (bm_row_step){.unit = fresh, .keep = keep, .input = input};
 }
 
 /* IEEE binary16 to f32, exact; infinities and NaN keep their kind. */

@@ -76,13 +76,15 @@ static void conv_silu(uint64_t seed) {
     check_random r = check_seed(seed, 2);
     size_t n = 4 * check_between(&r, 1, 100);
     size_t d_conv = check_between(&r, 2, 4);
+    size_t stride =
+        n + 4 * check_between(&r, 0, 2); /* between taps: a task has some channels only */
     float *row = check_floats(n);
-    float *w = check_floats(d_conv * n);
+    float *w = check_floats(d_conv * stride);
     float *bias = check_floats(n);
     float *rows[3];
     float size = check_between(&r, 0, 3) ? 1.0f : 40.0f; /* silu's far ends too */
     check_fill_normal(&r, row, n, size);
-    check_fill_normal(&r, w, d_conv * n, 1.0f);
+    check_fill_normal(&r, w, d_conv * stride, 1.0f);
     check_fill_normal(&r, bias, n, 1.0f);
     for (size_t t = 0; t + 1 < d_conv; t++) {
         rows[t] = check_floats(n);
@@ -96,19 +98,19 @@ static void conv_silu(uint64_t seed) {
         float *history[3];
         for (size_t t = 0; t + 1 < d_conv; t++)
             history[t] = memcpy(check_floats(n), rows[t], n * sizeof *row);
-        k->conv_silu(out, history, w, n, bias, n, d_conv);
+        k->conv_silu(out, history, w, stride, bias, n, d_conv);
         first = first ? first : out;
         CHECK_SAME(k->name, out, first, n);
         CHECK_SAME("newest history", history[0], row, n);
         for (size_t t = 1; t + 1 < d_conv; t++)
             CHECK_SAME("other history", history[t], rows[t], n);
         for (size_t i = 0; i < n; i++) {
-            double sum = (double)bias[i] + (double)w[(d_conv - 1) * n + i] * (double)row[i];
+            double sum = (double)bias[i] + (double)w[(d_conv - 1) * stride + i] * (double)row[i];
             double total =
-                fabs((double)bias[i]) + fabs((double)w[(d_conv - 1) * n + i] * (double)row[i]);
+                fabs((double)bias[i]) + fabs((double)w[(d_conv - 1) * stride + i] * (double)row[i]);
             for (size_t t = 0; t + 1 < d_conv; t++) {
-                sum += (double)w[t * n + i] * (double)rows[t][i];
-                total += fabs((double)w[t * n + i] * (double)rows[t][i]);
+                sum += (double)w[t * stride + i] * (double)rows[t][i];
+                total += fabs((double)w[t * stride + i] * (double)rows[t][i]);
             }
             double want = silu(sum);
             /* silu's slope is at most 1.1; a tap takes two roundings. */
@@ -271,6 +273,8 @@ static head random_head(check_random *r) {
     check_fill_normal(r, c, d_state, 1.0f);
     if (check_between(r, 0, 4) == 0)
         memset(x, 0, head_dim * sizeof *x);
+    if (check_between(r, 0, 9) == 0)
+        memset(b, 0, d_state * sizeof *b);
     float b_max = 0.0f;
     for (size_t i = 0; i < d_state; i++)
         b_max = fmaxf(b_max, fabsf(b[i]));
@@ -285,7 +289,7 @@ static head random_head(check_random *r) {
                   c,
                   .b_max = b_max,
                   .shrink = check_between(r, 0, 3) ? 1.0f : check_uniform(r, 0.0, 1.0),
-                  .gain = check_uniform(r, 0.0, 10.0),
+                  .gain = check_between(r, 0, 4) ? check_uniform(r, 0.0, 10.0) : 0x1p60f,
                   .scale = bm_abs(check_wide(r, -20, 2)),
                   .skip = check_normal(r)};
 }

@@ -379,6 +379,44 @@ static void long_steps_of_nothing(uint64_t seed) {
     }
 }
 
+/* Nor do steps and inputs of any size matter where all of B is 0: the state stays nothing. */
+static void loud_inputs_of_nothing(uint64_t seed) {
+    random_model m = model_of(seed);
+    check_random r = check_seed(seed, 11);
+    size_t d_inner = (size_t)m.config.expand * m.config.d_model;
+    size_t b_size = (size_t)m.config.ngroups * m.config.d_state;
+    m.config.dt_max = INFINITY;
+    for (int layer = 0; layer < (int)m.config.n_layer; layer++) {
+        float *conv = random_model_tensor(&m, layer, "conv.weight");
+        float *bias = random_model_tensor(&m, layer, "conv.bias");
+        memset(conv + d_inner * m.config.d_conv, 0, b_size * m.config.d_conv * sizeof *conv);
+        memset(bias + d_inner, 0, b_size * sizeof *bias);
+        for (size_t i = 0; i < d_inner; i++)
+            bias[i] = 1e12f;
+    }
+    uint32_t ids[8];
+    random_ids(&r, &m.config, ids, 8);
+    size_t size = 8 * (size_t)m.config.vocab_size;
+    const float steps[] = {-2.0f, 3.0f, 1e5f};
+    const float *first = NULL;
+    bm_dtype state = seed % 2 ? BM_F32 : BM_I16;
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        for (int layer = 0; layer < (int)m.config.n_layer; layer++) {
+            float *dt_bias = random_model_tensor(&m, layer, "dt_bias");
+            for (size_t h = 0; h < d_inner / m.config.headdim; h++)
+                dt_bias[h] = steps[i];
+        }
+        bm_model *model = random_model_load(&m, check_between(&r, 0, bm_variant_count() - 1));
+        bm_session *s = open_session(model, BM_EXACT, state, 8);
+        float *logits = check_take(size * sizeof *logits);
+        run(&r, s, &m.config, ids, 8, 8, logits);
+        first = first ? first : logits;
+        CHECK_SAME("a state of nothing", logits, first, size);
+        bm_session_free(s);
+        bm_model_free(model);
+    }
+}
+
 /* ---- Known hashes ---------------------------------------------------------------------------------- */
 
 static const struct {
@@ -461,6 +499,7 @@ int main(int argc, char **argv) {
         {"overflow_is_said", overflow_is_said, 100},
         {"largest_weights", largest_weights, 30},
         {"long_steps_of_nothing", long_steps_of_nothing, 40},
+        {"loud_inputs_of_nothing", loud_inputs_of_nothing, 40},
         {"known_hashes", known_hashes, KNOWN},
     };
     return check_main(argc, argv, cases, sizeof cases / sizeof cases[0]);
