@@ -116,7 +116,7 @@ export class CoreSession extends CoreLogits {
 
   /** @returns {Uint8Array<ArrayBuffer>} the state after the tokens so far: all that the session knows, but for its position */
   state() {
-    return this.#core.copyBytes(this.#core.call('session_state', this.#open()), this.stateBytes)
+    return this.#core.copyBytes(this.#core.pointer('session_state', this.#open()), this.stateBytes)
   }
 
   /**
@@ -132,9 +132,9 @@ export class CoreSession extends CoreLogits {
       throw new BmError('argument', `a state of ${bytes} bytes, want ${this.stateBytes}`)
     }
     const core = this.#core
-    const target = core.call('session_state', this.#open())
+    const target = core.pointer('session_state', this.#open())
     if (state instanceof CoreSession) {
-      core.moveBytes(target, core.call('session_state', state.handle), bytes)
+      core.moveBytes(target, core.pointer('session_state', state.handle), bytes)
     } else {
       core.writeBytes(target, state)
     }

@@ -200,6 +200,28 @@ test('closing a session frees it, and only it', async () => {
   model.close()
 })
 
+test('above 2 GiB, where addresses are negative to WebAssembly, a state is copied as anywhere', async () => {
+  const high = await Core.create()
+  const low = (await openPacked(high, path)).model.createSession()
+  low.append([3, 1])
+  // Blocks that nobody touches; smaller ones fill what is left below.
+  for (let bytes = 2 ** 28; bytes >= 64; bytes /= 2) {
+    while (high.pointer('block_create', bytes) < 2 ** 31);
+  }
+  const { model } = await openPacked(high, path)
+  const [first, second] = [model.createSession(), model.createSession()]
+  assert.ok(first.handle >= 2 ** 31)
+  first.append([3, 1])
+  assert.deepEqual(first.state(), low.state())
+  second.adopt(first, 2)
+  assert.deepEqual(second.logits(), low.logits())
+  second.reset()
+  second.adopt(first.state(), 2)
+  second.append([2])
+  low.append([2])
+  assert.deepEqual(second.logits(), low.logits())
+})
+
 test('a module may be given as bytes, compiled, by path or URL', async () => {
   const file = join(DIST, 'bimamba.wasm')
   const bytes = readFileSync(file)
