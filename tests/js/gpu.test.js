@@ -71,7 +71,7 @@ async function openDevice() {
 /**
  * The same random weights in both.
  * @param {Core} core @param {ModelConfig} config @param {number} seed @param {'f32' | 'i16'} [state]
- * @param {(name: string) => number | null} [fixed] all numbers of a tensor; null: random ones
+ * @param {(name: string, index: number) => number | null} [fixed] a number of a tensor; null: a random one
  */
 async function openBoth(core, config, seed, state = 'f32', fixed = () => null) {
   const random = seeded(seed)
@@ -83,7 +83,7 @@ async function openBoth(core, config, seed, state = 'f32', fixed = () => null) {
     const bytes = new Uint8Array(sizeBytes)
     const floats = new Float32Array(bytes.buffer)
     if (dtype === 'F32')
-      for (let i = 0; i < floats.length; i++) floats[i] = fixed(name) ?? weight(random, name)
+      for (let i = 0; i < floats.length; i++) floats[i] = fixed(name, i) ?? weight(random, name)
     else for (let i = 0; i < bytes.length; i++) bytes[i] = random.below(256)
     // Small halves, and no infinity among them.
     if (dtype === 'F16')
@@ -274,6 +274,23 @@ test('a step of a millionth is as near as one of a tenth', { skip }, async () =>
     both.gpu.close()
     both.cpu.close()
   }
+})
+
+test('a state in 16 bits takes tokens whose B is 0', { skip }, async () => {
+  const core = await Core.create()
+  const dInner = SMALL.expand * SMALL.d_model
+  // x is that of the biases, B and C are nothing.
+  const fixed = (/** @type {string} */ name, /** @type {number} */ index) =>
+    /conv.weight/.test(name) ? 0 : /conv.bias/.test(name) ? Number(index < dInner) : null
+  const both = await openBoth(core, SMALL, 3, 'i16', fixed)
+  const cpu = both.cpu.createSession(both.how)
+  const gpu = await both.gpu.createSession()
+  const ids = idsOf(SMALL)(48)
+  for (const one of [cpu, gpu]) one.append(ids)
+  await gpu.prepareLogits()
+  near(gpu.logits(), cpu.logits(), 'after 48 tokens')
+  both.gpu.close()
+  both.cpu.close()
 })
 
 /** What S is. @param {Core} core @param {Both} both @param {Uint8Array} state in f32 @returns {number[]} */

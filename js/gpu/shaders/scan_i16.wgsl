@@ -41,7 +41,9 @@ fn with_room(row: Row, x: f32, gain: f32, shrink: f32, b_max: f32) -> Row {
   let fits = shrink == 1.0 && old >= 0x1p-100f && need <= 32766.0 * old && 4096.0 * old <= need;
   let exponent = select(exponent_at_least(need * 0x1p-14f), bitcast<u32>(old) >> 23u, fits);
   let inverse = bitcast<f32>((254u - exponent) << 23u);
-  return Row(bitcast<f32>(exponent << 23u), select(0.0, old * inverse, row.most > 0.0), added * inverse, row.most);
+  // Beside a B that is 0, or next to it, the least unit would make an infinity of x.
+  let input = select(added * inverse, 0.0, b_max < 0x1p-100f);
+  return Row(bitcast<f32>(exponent << 23u), select(0.0, old * inverse, row.most > 0.0), input, row.most);
 }
 
 @compute @workgroup_size(LANES)
