@@ -112,7 +112,5 @@ bm_status bm_draft_keep(bm_draft *d, size_t count, bm_error *err) {
         bm_forward_replay(&chunk);
     }
     s->last_n = count;
-    if (s->logits_of >= count)
-        s->logits_of = SIZE_MAX;
     return BM_OK;
 }

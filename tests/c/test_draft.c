@@ -101,7 +101,22 @@ static void equals_append(uint64_t seed) {
     append(plain, start, 2, 2);
     for (int i = 0; i < ROUNDS; i++)
         try_and_keep(&r, draft, tried, plain, ahead, &config, &options);
-    /* What is never kept was never read. */
+    /* What is never kept was never read: after a reset, another state, or the draft's end. */
+    CHECK(bm_draft_read(draft, start, 2, 0, &err) == BM_OK, "%s", err.message);
+    memcpy(bm_session_state(tried), bm_session_state(plain),
+           (size_t)bm_state_bytes(&config, options.state_dtype));
+    CHECK(bm_session_adopt(tried, bm_session_position(plain), &err) == BM_OK, "%s", err.message);
+    CHECK(bm_draft_keep(draft, 1, &err) == BM_E_ORDER, "%s", err.message);
+    append(tried, start, 1, 1);
+    append(plain, start, 1, 1);
+    same_state(tried, plain, &config, options.state_dtype);
+    CHECK(bm_draft_read(draft, start, 2, 0, &err) == BM_OK, "%s", err.message);
+    bm_session_reset(tried);
+    bm_session_reset(plain);
+    CHECK(bm_draft_keep(draft, 1, &err) == BM_E_ORDER, "%s", err.message);
+    append(tried, start, 2, 2);
+    append(plain, start, 2, 2);
+    same_state(tried, plain, &config, options.state_dtype);
     CHECK(bm_draft_read(draft, start, 2, 0, &err) == BM_OK, "%s", err.message);
     bm_draft_free(draft);
     append(tried, start, 1, 1);

@@ -330,6 +330,25 @@ static void junk_converts(uint64_t seed) {
 
 /* ---- Together ----------------------------------------------------------------------------------- */
 
+/* After appends of their own, of unlike length, the logits that are asked for together are those after the last tokens. */
+static void logits_of_last(check_random *r, bm_session *const *together, bm_session *const *alone,
+                           const uint32_t *most, size_t n, const bm_config *c) {
+    bm_error err = {0};
+    size_t last[MAX_SESSIONS];
+    for (size_t i = 0; i < n; i++) {
+        uint32_t ids[MAX_CHUNK];
+        size_t count = check_between(r, 1, most[i]);
+        random_ids(r, c, ids, count);
+        CHECK(bm_session_append(together[i], ids, count, &err) == BM_OK, "%s", err.message);
+        CHECK(bm_session_append(alone[i], ids, count, &err) == BM_OK, "%s", err.message);
+        last[i] = count - 1;
+    }
+    CHECK(bm_session_logits_each(together, n, &err) == BM_OK, "%s", err.message);
+    for (size_t i = 0; i < n; i++)
+        CHECK_SAME("the last logits", logits_of(together[i], last[i]), logits_of(alone[i], last[i]),
+                   c->vocab_size);
+}
+
 /* Sessions of any state type and chunk size, at any position: each as if it were alone. */
 static void together_is_alone(uint64_t seed) {
     check_random r;
@@ -341,16 +360,18 @@ static void together_is_alone(uint64_t seed) {
         bm_model *model = random_model_load_head(&m, v, head);
         bm_session *together[MAX_SESSIONS];
         bm_session *alone[MAX_SESSIONS];
+        uint32_t most[MAX_SESSIONS]; /* tokens of a chunk */
         size_t n = check_between(&r, 1, MAX_SESSIONS);
         for (size_t i = 0; i < n; i++) {
             bm_dtype dtype = random_state(&r);
-            uint32_t most = (uint32_t)check_between(&r, 1, MAX_CHUNK);
-            together[i] = open_small_session(model, precision, dtype, i % 2 ? &team : NULL, most);
+            most[i] = (uint32_t)check_between(&r, 1, MAX_CHUNK);
+            together[i] =
+                open_small_session(model, precision, dtype, i % 2 ? &team : NULL, most[i]);
             alone[i] = open_session(model, precision, dtype, NULL);
             check_random same = check_seed(seed, 10 + i);
-            append_small(&same, together[i], &m.config, i % 3, most);
+            append_small(&same, together[i], &m.config, i % 3, most[i]);
             same = check_seed(seed, 10 + i);
-            append_small(&same, alone[i], &m.config, i % 3, most);
+            append_small(&same, alone[i], &m.config, i % 3, most[i]);
         }
         bm_error err = {0};
         for (size_t step = 0; step < 3; step++) {
@@ -366,6 +387,7 @@ static void together_is_alone(uint64_t seed) {
                            m.config.vocab_size);
             }
         }
+        logits_of_last(&r, together, alone, most, n, &m.config);
         for (size_t i = 0; i < n; i++) {
             bm_session_free(together[i]);
             bm_session_free(alone[i]);
