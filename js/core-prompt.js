@@ -1,7 +1,7 @@
 /**
  * A prompt in the engine's memory, on its way through a model that is still arriving.
  *
- * Owns one handle. What a step does is said in src/bm.h (`bm_prompt`); js/core.js makes prompts and closes them with their sessions.
+ * Owns one handle. What a step does is said in src/bm.h (`bm_prompt`); js/core-session.js makes prompts and closes them with their session.
  */
 
 import { checkInteger } from './check-integer.js'

@@ -1,7 +1,7 @@
 /**
  * A sampler in the engine's memory: draws token ids from a session's logits.
  *
- * Owns one handle. What the settings mean is said in src/bm.h; js/core.js makes and closes samplers with their sessions.
+ * Owns one handle. What the settings mean is said in src/bm.h; js/core-logits.js makes samplers, and who asked for one closes it.
  */
 
 import { checkInteger, MAX_U32 } from './check-integer.js'

@@ -13,7 +13,7 @@
 #include <float.h>
 #include <string.h>
 
-/* Fills `err` (may be NULL) with a printf-style message and returns `status`. No floats in `format`. */
+/* Fills `err` (may be NULL) with a printf-style message and returns `status`. */
 #if defined(__GNUC__)
 __attribute__((format(printf, 3, 4)))
 #endif

@@ -13,7 +13,7 @@
 typedef struct {
     bm_config_field public;
     size_t offset;     /* into bm_config */
-    const char *range; /* for messages: the core prints no floats */
+    const char *range; /* for messages, as it is written below */
 } field;
 
 #define INTEGER(name, min, max)                                                                    \

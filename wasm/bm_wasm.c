@@ -3,8 +3,9 @@
  *
  * Scalars and pointers cross, never structs. Everything bulky passes through one staging buffer whose
  * address JavaScript asks for: config values, token ids, bytes of tensors. The buffer, the last error,
- * the config and the tensor being described are the only mutable globals of the module; the core has
- * none. A handle is a pointer; 0 means failure, and error_status() and error_message() say why.
+ * the config, the tensor being described, the lists of a sampler being made and the team of threads (bm_pool.c) are
+ * the only mutable globals of the module; the core has none. A handle is a pointer; 0 means failure, and
+ * error_status() and error_message() say why.
  */
 #include "../src/bm_base.h"
 #include "bm_stream.h"
