@@ -297,13 +297,16 @@ typedef struct bm_draft bm_draft;
  */
 bm_status bm_draft_create(bm_session *session, size_t n, bm_draft **out, bm_error *err);
 
-/* What was read and not kept was never read. */
+/*
+ * What was read and not kept was never read: bm_session_logits has those of the certain tokens then, where there were none those
+ * after the session's last token, as of token 0.
+ */
 void bm_draft_free(bm_draft *draft);
 
 /*
  * Reads n tokens as bm_session_append does, but the session moves by the first `certain` (0 ... n) only. bm_session_logits
- * gives those after each of the n. Until bm_draft_keep nothing else can be read (BM_E_ORDER); bm_session_reset and
- * bm_session_adopt take the draft back. BM_E_ARGUMENT: the session is unchanged. BM_E_NUMERIC: as bm_session_append.
+ * gives those after each of the n. Until bm_draft_keep nothing else can be read (BM_E_ORDER), nor the state copied; bm_session_reset
+ * and bm_session_adopt take the draft back. BM_E_ARGUMENT: the session is unchanged. BM_E_NUMERIC: as bm_session_append.
  */
 bm_status bm_draft_read(bm_draft *draft, const uint32_t *ids, size_t n, size_t certain,
                         bm_error *err);

@@ -61,8 +61,10 @@ void bm_draft_free(bm_draft *d) {
     if (!d)
         return;
     bm_session *s = d->session;
-    if (s->draft == d)
+    if (s->draft == d) {
         s->draft = NULL; /* the state never had what was tried */
+        bm_session_take_back(s, d->trial.certain);
+    }
     if (d->is_exchanged) {
         exchange(d);
         memcpy(s->timeline.last, d->trial.other.last, (size_t)s->state_bytes);
@@ -81,6 +83,8 @@ bm_status bm_draft_read(bm_draft *d, const uint32_t *ids, size_t n, size_t certa
                        d->trial.capacity);
     if (certain > n)
         return bm_fail(err, BM_E_ARGUMENT, "%zu certain tokens of %zu", certain, n);
+    if (s->timeline.position > 0)
+        bm_session_state(s); /* its last vector is there then, should nothing of this be kept */
     d->n = n;
     d->trial.certain = certain;
     bm_lane lane = {.timeline = &s->timeline, .n = n};

@@ -122,7 +122,7 @@ void *bm_session_state(bm_session *s) {
     /* As bytes a state is all there is to see: the same every time, and nothing of an earlier text. */
     if (s->timeline.position == 0 && !s->prompt)
         memset(s->timeline.ssm, 0, (size_t)s->state_bytes - bytes_before_ssm(&s->timeline));
-    if (s->last_n > 0)
+    if (s->last_n > 0 && !s->draft) /* what is tried is not in the state */
         memcpy(s->timeline.last, s->scratch.hidden + (s->last_n - 1) * d_model,
                d_model * sizeof(float));
     return s->timeline.last;
@@ -208,6 +208,15 @@ bm_status bm_session_accept(bm_session *s, size_t n, bm_error *err) {
             return numeric_error(s, i, err);
         }
     return BM_OK;
+}
+
+void bm_session_take_back(bm_session *s, size_t n) {
+    s->logits_of = NO_LOGITS;
+    s->last_n = n;
+    if (n > 0 || s->timeline.position == 0)
+        return;
+    memcpy(s->scratch.hidden, s->timeline.last, s->model->config.d_model * sizeof(float));
+    s->last_n = 1;
 }
 
 static bm_head_lane head_lane(bm_session *s, size_t index) {

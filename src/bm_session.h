@@ -38,4 +38,7 @@ bm_chunk bm_session_chunk(const bm_session *s, const bm_lane *lanes, size_t n_la
 /* The n tokens of a chunk are through. */
 bm_status bm_session_accept(bm_session *s, size_t n, bm_error *err);
 
+/* Of the last append only the first n tokens count. None: the last token is that of the state's `last` again. */
+void bm_session_take_back(bm_session *s, size_t n);
+
 #endif

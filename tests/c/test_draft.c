@@ -117,8 +117,18 @@ static void equals_append(uint64_t seed) {
     append(tried, start, 2, 2);
     append(plain, start, 2, 2);
     same_state(tried, plain, &config, options.state_dtype);
-    CHECK(bm_draft_read(draft, start, 2, 0, &err) == BM_OK, "%s", err.message);
+    size_t certain = check_between(&r, 0, 1);
+    CHECK(bm_draft_read(draft, start, 2, certain, &err) == BM_OK, "%s", err.message);
     bm_draft_free(draft);
+    append(plain, start, certain, 1);
+    const float *want;
+    size_t last = certain ? 0 : 1; /* of the reset session's append of two tokens */
+    CHECK(bm_session_logits(plain, last, &want, &err) == BM_OK, "%s", err.message);
+    const float *got;
+    CHECK(bm_session_logits(tried, 1, &got, &err) == BM_E_ARGUMENT, "%s", "never read");
+    CHECK(bm_session_logits(tried, 0, &got, &err) == BM_OK, "%s", err.message);
+    CHECK_SAME("logits from before a draft", got, want, config.vocab_size);
+    same_state(tried, plain, &config, options.state_dtype);
     append(tried, start, 1, 1);
     append(plain, start, 1, 1);
     same_state(tried, plain, &config, options.state_dtype);
