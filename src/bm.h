@@ -237,7 +237,7 @@ void *bm_session_state(bm_session *session);
 
 /*
  * Makes the block's content the session's state after `position` tokens; the logits are those after the last
- * of them. 0 is the same as bm_session_reset. BM_E_NUMERIC: NaN or infinity in it.
+ * of them. 0 is the same as bm_session_reset. BM_E_NUMERIC: NaN or infinity in its `last`; elsewhere the next append finds it.
  */
 bm_status bm_session_adopt(bm_session *session, uint64_t position, bm_error *err);
 
