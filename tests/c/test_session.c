@@ -344,77 +344,64 @@ static void largest_weights(uint64_t seed) {
     bm_model_free(model);
 }
 
+/* Whatever the steps are, by the bias of dt, the text's logits are the same. */
+static void steps_do_not_matter(random_model *m, check_random *r, bm_dtype state,
+                                const float *steps, size_t count) {
+    uint32_t ids[8];
+    random_ids(r, &m->config, ids, 8);
+    size_t size = 8 * (size_t)m->config.vocab_size;
+    size_t heads = (size_t)m->config.expand * m->config.d_model / m->config.headdim;
+    const float *first = NULL;
+    m->config.dt_max = INFINITY;
+    for (size_t i = 0; i < count; i++) {
+        for (int layer = 0; layer < (int)m->config.n_layer; layer++) {
+            float *dt_bias = random_model_tensor(m, layer, "dt_bias");
+            for (size_t h = 0; h < heads; h++)
+                dt_bias[h] = steps[i];
+        }
+        bm_model *model = random_model_load(m, check_between(r, 0, bm_variant_count() - 1));
+        bm_session *s = open_session(model, BM_EXACT, state, 8);
+        float *logits = check_take(size * sizeof *logits);
+        run(r, s, &m->config, ids, 8, 8, logits);
+        first = first ? first : logits;
+        CHECK_SAME("logits", logits, first, size);
+        bm_session_free(s);
+        bm_model_free(model);
+    }
+}
+
+/* Channels of the convolution that give 0, whatever comes in. */
+static void silence_channels(random_model *m, size_t start, size_t n) {
+    for (int layer = 0; layer < (int)m->config.n_layer; layer++) {
+        float *conv = random_model_tensor(m, layer, "conv.weight");
+        float *bias = random_model_tensor(m, layer, "conv.bias");
+        memset(conv + start * m->config.d_conv, 0, n * m->config.d_conv * sizeof *conv);
+        memset(bias + start, 0, n * sizeof *bias);
+    }
+}
+
 /* Steps of any length do not matter to heads whose input x is 0: no infinity comes out of 0 * dt. */
 static void long_steps_of_nothing(uint64_t seed) {
     random_model m = model_of(seed);
     check_random r = check_seed(seed, 9);
-    size_t d_inner = (size_t)m.config.expand * m.config.d_model;
-    m.config.dt_max = INFINITY;
-    for (int layer = 0; layer < (int)m.config.n_layer; layer++) {
-        float *conv = random_model_tensor(&m, layer, "conv.weight");
-        float *bias = random_model_tensor(&m, layer, "conv.bias");
-        memset(conv, 0, d_inner * m.config.d_conv * sizeof *conv);
-        memset(bias, 0, d_inner * sizeof *bias);
-    }
-    uint32_t ids[8];
-    random_ids(&r, &m.config, ids, 8);
-    size_t size = 8 * (size_t)m.config.vocab_size;
     const float steps[] = {0.0f, 1e10f, 1e30f, 3e38f};
-    const float *first = NULL;
-    bm_dtype state = seed % 2 ? BM_F32 : BM_I16;
-    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
-        for (int layer = 0; layer < (int)m.config.n_layer; layer++) {
-            float *dt_bias = random_model_tensor(&m, layer, "dt_bias");
-            for (size_t h = 0; h < d_inner / m.config.headdim; h++)
-                dt_bias[h] = steps[i];
-        }
-        bm_model *model = random_model_load(&m, check_between(&r, 0, bm_variant_count() - 1));
-        bm_session *s = open_session(model, BM_EXACT, state, 8);
-        float *logits = check_take(size * sizeof *logits);
-        run(&r, s, &m.config, ids, 8, 8, logits);
-        first = first ? first : logits;
-        CHECK_SAME("steps of nothing", logits, first, size);
-        bm_session_free(s);
-        bm_model_free(model);
-    }
+    silence_channels(&m, 0, (size_t)m.config.expand * m.config.d_model);
+    steps_do_not_matter(&m, &r, seed % 2 ? BM_F32 : BM_I16, steps, sizeof steps / sizeof steps[0]);
 }
 
 /* Nor do steps and inputs of any size matter where all of B is 0: the state stays nothing. */
 static void loud_inputs_of_nothing(uint64_t seed) {
     random_model m = model_of(seed);
     check_random r = check_seed(seed, 11);
+    const float steps[] = {-2.0f, 3.0f, 1e5f};
     size_t d_inner = (size_t)m.config.expand * m.config.d_model;
-    size_t b_size = (size_t)m.config.ngroups * m.config.d_state;
-    m.config.dt_max = INFINITY;
     for (int layer = 0; layer < (int)m.config.n_layer; layer++) {
-        float *conv = random_model_tensor(&m, layer, "conv.weight");
         float *bias = random_model_tensor(&m, layer, "conv.bias");
-        memset(conv + d_inner * m.config.d_conv, 0, b_size * m.config.d_conv * sizeof *conv);
-        memset(bias + d_inner, 0, b_size * sizeof *bias);
         for (size_t i = 0; i < d_inner; i++)
             bias[i] = 1e12f;
     }
-    uint32_t ids[8];
-    random_ids(&r, &m.config, ids, 8);
-    size_t size = 8 * (size_t)m.config.vocab_size;
-    const float steps[] = {-2.0f, 3.0f, 1e5f};
-    const float *first = NULL;
-    bm_dtype state = seed % 2 ? BM_F32 : BM_I16;
-    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
-        for (int layer = 0; layer < (int)m.config.n_layer; layer++) {
-            float *dt_bias = random_model_tensor(&m, layer, "dt_bias");
-            for (size_t h = 0; h < d_inner / m.config.headdim; h++)
-                dt_bias[h] = steps[i];
-        }
-        bm_model *model = random_model_load(&m, check_between(&r, 0, bm_variant_count() - 1));
-        bm_session *s = open_session(model, BM_EXACT, state, 8);
-        float *logits = check_take(size * sizeof *logits);
-        run(&r, s, &m.config, ids, 8, 8, logits);
-        first = first ? first : logits;
-        CHECK_SAME("a state of nothing", logits, first, size);
-        bm_session_free(s);
-        bm_model_free(model);
-    }
+    silence_channels(&m, d_inner, (size_t)m.config.ngroups * m.config.d_state);
+    steps_do_not_matter(&m, &r, seed % 2 ? BM_F32 : BM_I16, steps, sizeof steps / sizeof steps[0]);
 }
 
 /* ---- Known hashes ---------------------------------------------------------------------------------- */
