@@ -95,8 +95,8 @@ export async function readSessionFile(bytes, { core, header, state }) {
   }
   const { config } = header
   const idsEntry = entries.ids
-  const count = Number(idsEntry?.shape?.[0])
-  if (!Number.isSafeInteger(count)) throw bad('no token ids')
+  const count = idsEntry?.shape?.[0]
+  if (!isCount(count)) throw bad('no token ids')
   const tensors = layout(core, config, fields.state, count)
   if (
     JSON.stringify(Object.entries(entries)) !==
@@ -146,10 +146,15 @@ async function readHead(bytes) {
     throw bad('its header is no JSON', cause)
   }
   const { __metadata__: metadata, ...entries } = Object(parsed)
+  if (Object.values(Object(metadata)).some((value) => typeof value !== 'string')) {
+    throw bad('its metadata is not all text')
+  }
   const [name, version] = String(metadata?.format).split(' ')
   if (name !== FORMAT)
     throw bad(`its format is ${JSON.stringify(String(metadata?.format).slice(0, 40))}`)
-  const end = dataOffset + Number(entries.digest?.data_offsets?.[1])
+  const sizeBytes = entries.digest?.data_offsets?.[1]
+  if (!isCount(sizeBytes)) throw bad('no digest')
+  const end = dataOffset + sizeBytes
   if (bytes.length < end) throw short(bytes.length, end)
   if (bytes.length !== end) throw bad(`${bytes.length} bytes, want ${end}`)
   const digest = await sha256(bytes.subarray(0, end - DIGEST_BYTES))
@@ -162,19 +167,25 @@ async function readHead(bytes) {
   return { fields: readFields(metadata), entries, dataOffset }
 }
 
-/** Hand-made ones can hold anything. @param {Record<string, string>} metadata @returns {SessionFields} */
+/** @param {unknown} value @returns {value is number} */
+function isCount(value) {
+  return Number.isSafeInteger(value) && Number(value) >= 0
+}
+
+/** Hand-made ones can hold any text. @param {Record<string, string>} metadata @returns {SessionFields} */
 function readFields({
   model = '',
   source = '',
   state = '',
   precision = '',
-  seed,
+  seed = '',
   random = '',
-  tail,
-  turns,
+  tail = '',
+  turns = '',
 }) {
   if (!TYPES.includes(state)) throw bad(`its state is '${state}', want ${TYPES.join(', ')}`)
-  if (!Number.isSafeInteger(Number(seed)) || !/^([0-9a-f]{32})?$/.test(random)) {
+  const isSeed = /^\d+$/.test(seed) && isCount(Number(seed))
+  if (!isSeed || !/^([0-9a-f]{32})?$/.test(random)) {
     throw bad('its random numbers')
   }
   try {
@@ -185,8 +196,8 @@ function readFields({
       precision,
       seed: Number(seed),
       random,
-      tail: readTail(JSON.parse(String(tail))),
-      turns: readTurns(JSON.parse(String(turns))),
+      tail: readTail(JSON.parse(tail)),
+      turns: readTurns(JSON.parse(turns)),
     }
   } catch (cause) {
     throw bad('the end of its text', cause)
@@ -195,8 +206,7 @@ function readFields({
 
 /** @param {Record<string, unknown>} tail @returns {import('./text-stream.js').Tail} */
 function readTail({ text, given }) {
-  const isCount = typeof given === 'number' && Number.isInteger(given) && given >= 0
-  if (typeof text === 'string' && isCount && given <= text.length) return { text, given }
+  if (typeof text === 'string' && isCount(given) && given <= text.length) return { text, given }
   throw new Error('tail')
 }
 
@@ -204,8 +214,7 @@ function readTail({ text, given }) {
 function readTurns(turns) {
   return turns.map(({ role, content, start, end }) => {
     const isTurn = ['system', 'user', 'assistant'].includes(role) && typeof content === 'string'
-    if (!isTurn || !Number.isSafeInteger(start) || !Number.isSafeInteger(end))
-      throw new Error('turn')
+    if (!isTurn || !isCount(start) || !isCount(end)) throw new Error('turn')
     return { role, content, start, end }
   })
 }

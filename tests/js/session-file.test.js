@@ -55,6 +55,9 @@ function withHeader(change, bytes = saved) {
   return withDigest(made)
 }
 
+/** @param {number} start @param {number} end */
+const turn = (start, end) => JSON.stringify([{ role: 'user', content: 'a', start, end }])
+
 /** @param {Uint8Array} bytes @returns {Uint8Array} the same array */
 function withDigest(bytes) {
   const end = bytes.length - 32
@@ -111,10 +114,30 @@ test('what it is not: another model, version, state, shape, or a file of somethi
     [(header) => (header.ssm.shape = [1, 1]), 'format', /tensors/],
     [(header) => (header.more = header.ssm), 'format', /tensors/],
     [(header) => delete header.__metadata__, 'format', /its format is/],
+    [({ __metadata__: m }) => (m.format = { toString: 1 }), 'format', /metadata is not all text/],
+    [({ __metadata__: m }) => (m.model = 5), 'format', /metadata is not all text/],
+    [({ __metadata__: m }) => (m.random = ['0'.repeat(32)]), 'format', /metadata is not all text/],
+    [({ __metadata__: m }) => (m.seed = '-5'), 'format', /random/],
+    [({ __metadata__: m }) => (m.seed = ''), 'format', /random/],
+    [({ __metadata__: m }) => (m.seed = `${2 ** 53}`), 'format', /random/],
+    [({ __metadata__: m }) => (m.turns = turn(-5, 2)), 'format', /end of its text/],
+    [({ __metadata__: m }) => (m.turns = turn(0, -2)), 'format', /end of its text/],
+    [(header) => (header.ids.shape = [{ valueOf: 1, toString: 1 }]), 'format', /no token ids/],
+    [(header) => (header.digest.data_offsets[1] = { valueOf: 1 }), 'format', /no digest/],
   ]
   for (const [change, code, message] of changes) await refused(withHeader(change), code, message)
   const length = Number(new DataView(saved.buffer).getBigUint64(0, true))
   const header = JSON.parse(new TextDecoder().decode(saved.subarray(8, 8 + length)))
+  // A count below 0, whose offsets agree with each other.
+  const [first] = header.ids.data_offsets
+  const negative = withHeader(
+    (other) => {
+      other.ids = { ...other.ids, shape: [-1], data_offsets: [first, first - 4] }
+      other.digest.data_offsets = [first - 4, first + 28]
+    },
+    saved.subarray(0, 8 + length + first + 28),
+  )
+  await refused(negative, 'format', /no token ids/)
   const wrongId = saved.slice()
   new DataView(wrongId.buffer).setUint32(8 + length + header.ids.data_offsets[0], 4e9, true)
   await refused(withDigest(wrongId), 'format', /token id 4000000000, want below/)
