@@ -59,6 +59,11 @@ export class CoreDraft {
     this.#lookAt(count)
   }
 
+  /** @returns {boolean} whether neither it nor its session was closed */
+  get isOpen() {
+    return this.#handle !== 0
+  }
+
   #open() {
     if (this.#handle === 0) throw new BmError('closed', 'the draft was closed')
     return this.#handle

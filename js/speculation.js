@@ -124,7 +124,8 @@ export class Speculation {
 
   async close() {
     try {
-      await this.settle()
+      // Of a session that was closed meanwhile there is nothing to settle.
+      if (this.#draft.isOpen) await this.settle()
     } finally {
       this.#draft.close()
       this.#drafter.close()

@@ -136,6 +136,24 @@ test('wherever the loop is left, the session is at the tokens that were given ou
 })
 
 for (const inline of [true, false]) {
+  test(`${inline ? 'inline' : 'worker'}: a session that is closed in a loop that is left then`, async () => {
+    const model = await BiMamba.load(await tinyModel(), { inline })
+    for (const draft of /** @type {const} */ (['none', 'text'])) {
+      for (let leaveAt = 1; leaveAt < 300; leaveAt += 3) {
+        const session = await model.createSession()
+        await session.append([5, 6])
+        let count = 0
+        for await (const _ of session.generateIds({ ...GREEDY, maxTokens: 300, draft })) {
+          if (++count < leaveAt) continue
+          await session.close()
+          break
+        }
+      }
+    }
+    assert.equal((await model.memory()).sessions, 0)
+    await model.close()
+  })
+
   test(`${inline ? 'inline' : 'worker'}: a smaller model guesses, and the text is the large one\u2019s`, async () => {
     const model = await BiMamba.load(TALES, { inline, draftModel: NANO })
     let [drafted, accepted] = [0, 0]
