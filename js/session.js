@@ -16,7 +16,7 @@ import {
   checkStored,
   checkText,
 } from './session-settings.js'
-import { checkFlag, checkNames, checkSignal, drawSeed } from './settings.js'
+import { checkFlag, checkNames, checkSignal, drawSeed, seedAfter } from './settings.js'
 
 /** @typedef {import('./engine.js').Engine | import('./remote.js').RemoteEngine} AnyEngine */
 /** @typedef {import('./chat-template.js').ChatMessage} ChatMessage */
@@ -26,8 +26,6 @@ import { checkFlag, checkNames, checkSignal, drawSeed } from './settings.js'
 
 /** BM_MAX_TOGETHER of src/bm.h. */
 const MOST_TOGETHER = 64
-/** One more than the largest seed. */
-const SEEDS = 2 ** 53
 
 /** What a session needs of its model. @typedef {{ engine: AnyEngine, vocabSize: number }} Owner */
 
@@ -194,7 +192,7 @@ export class Session {
     const forks = []
     try {
       while (forks.length < n) forks.push(await this.fork())
-      const all = forks.map((_, i) => ({ ...settings, seed: (seed + i) % SEEDS }))
+      const all = forks.map((_, i) => ({ ...settings, seed: seedAfter(seed, i) }))
       const pieces = continueSessions(this.#owner.engine, forks, all, options.signal)
       return yield* mapped(pieces, ({ lane, text }) => (text ? { index: lane, text } : null))
     } finally {

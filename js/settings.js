@@ -563,6 +563,16 @@ export function drawSeed() {
   return Number(crypto.getRandomValues(new Uint32Array(1))[0])
 }
 
+/** One more than the largest seed. */
+const SEEDS = 2 ** 53
+
+/** @param {number} seed @param {number} count @returns {number} so many seeds on; behind the largest comes 0 */
+export function seedAfter(seed, count) {
+  // A sum above 2^53 would be rounded.
+  const left = seed - SEEDS + count
+  return left < 0 ? left + SEEDS : left
+}
+
 /** @param {unknown} value @returns {string} short and printable */
 function show(value) {
   if (typeof value === 'string')

@@ -71,7 +71,8 @@ export async function answerLine(model, settings, line, signal) {
   try {
     const fields = JsonFields.parse(text, place)
     id = readId(fields, index)
-    const seed = (settings.seed + index) % SEEDS
+    const left = settings.seed - SEEDS + index // a sum above 2^53 would be rounded
+    const seed = left < 0 ? left + SEEDS : left
     return { index, id, ...(await continueLine(model, { ...settings, seed }, fields, signal)), run }
   } catch (error) {
     if (!(error instanceof BmError) || !LINE_ERRORS.includes(error.code)) throw error

@@ -101,6 +101,21 @@ test('each line is what the API gives for its prompt, options and seed', async (
   await chat.close()
 })
 
+test('behind the largest seed comes 0', async (t) => {
+  const folder = await tempFolder(t)
+  const [input, output] = [join(folder, 'in.jsonl'), join(folder, 'out.jsonl')]
+  writeFileSync(input, asLines([{ prompt: 'a' }, { prompt: 'a' }, { prompt: 'a' }]))
+  const largest = Number.MAX_SAFE_INTEGER
+  const { status } = await runCommand(
+    argsOf(input, output, '--max-tokens', '1', '--seed', String(largest)),
+  )
+  assert.equal(status, 0)
+  assert.deepEqual(
+    answersOf(output).map(({ seed }) => seed),
+    [largest, 0, 1],
+  )
+})
+
 test('texts of a format: of the run, and of a line', async (t) => {
   const folder = await tempFolder(t)
   const [input, output] = [join(folder, 'in.jsonl'), join(folder, 'out.jsonl')]
