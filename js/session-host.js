@@ -121,7 +121,6 @@ export class SessionHost {
     const value = await this.#whileBusy([timeline], () =>
       this.#recovering(() => perform({ host: this, timeline, signal }, ...args)),
     )
-    this.#open(id)
     return { value, position: timeline.position }
   }
 

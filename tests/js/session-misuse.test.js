@@ -197,6 +197,27 @@ for (const inline of [false, true]) {
   })
 }
 
+test('closed at any moment of a fork or a snapshot: none is left that nobody has', async () => {
+  const { inline } = models
+  const before = await inline.memory()
+  for (let ticks = 0; ticks < 50; ticks++) {
+    for (const action of /** @type {const} */ (['fork', 'snapshot'])) {
+      const session = await inline.createSession()
+      await session.append([5, 6])
+      const made = session[action]().then(
+        (one) => one.close(),
+        ({ code }) => assert.equal(code, 'closed'),
+      )
+      for (let i = 0; i < ticks; i++) await null
+      await session.close()
+      await made
+      const { sessions, snapshots } = await inline.memory()
+      const wanted = [before.sessions, before.snapshots]
+      assert.deepEqual([sessions, snapshots], wanted, `${action}, closed after ${ticks}`)
+    }
+  }
+})
+
 test('sessions and snapshots of another model', async () => {
   const { worker, inline } = models
   const [one, two] = [await worker.createSession(), await inline.createSession()]
