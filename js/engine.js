@@ -108,8 +108,6 @@ export class Engine {
   #closed = false
   /** @type {Stats | null} of the last generation that has ended */
   stats = null
-  /** @type {Stats[]} of the sessions that were continued last, one for each */
-  laneStats = []
 
   /**
    * @param {object} parts
@@ -403,13 +401,12 @@ export class Engine {
   /**
    * @param {number[]} ids of sessions
    * @param {Settings[]} settings one for each
-   * @param {AbortSignal} [signal]
+   * @param {AbortSignal | undefined} signal
+   * @param {Stats[]} stats gets one for each session, however that ends; none when the work was refused
    * @returns {AsyncGenerator<import('./generate.js').GeneratedPiece, Stats[], void>}
    */
-  async *continueSessions(ids, settings, signal) {
-    const stats = settings.map(({ seed }) => newStats(seed ?? 0))
-    const pieces = this.#sessions.generate(ids, settings, stats, signal)
-    yield* this.#withStats(pieces, stats)
+  async *continueSessions(ids, settings, signal, stats) {
+    yield* this.#whileOpenEach(this.#sessions.generate(ids, settings, stats, signal))
     return stats
   }
 
@@ -417,21 +414,17 @@ export class Engine {
    * @param {number} id of a session
    * @param {readonly import('./chat-template.js').ChatMessage[]} messages
    * @param {Settings} settings
-   * @param {AbortSignal} [signal]
+   * @param {AbortSignal | undefined} signal
+   * @param {Stats[]} stats as for `continueSessions`
    * @returns {AsyncGenerator<import('./generate.js').GeneratedPiece, Stats[], void>}
    */
-  async *replyInSession(id, messages, settings, signal) {
-    const stats = newStats(settings.seed ?? 0)
-    const pieces = this.#sessions.reply(id, messages, settings, stats, signal)
-    yield* this.#withStats(pieces, [stats])
-    return [stats]
+  async *replyInSession(id, messages, settings, signal, stats) {
+    yield* this.#whileOpenEach(this.#sessions.reply(id, messages, settings, stats, signal))
+    return stats
   }
 
-  /**
-   * @param {AsyncGenerator<import('./generate.js').GeneratedPiece, void, void>} pieces
-   * @param {Stats[]} stats that they write to
-   */
-  async *#withStats(pieces, stats) {
+  /** @param {AsyncGenerator<import('./generate.js').GeneratedPiece, void, void>} pieces */
+  async *#whileOpenEach(pieces) {
     this.#checkOpen()
     try {
       for await (const piece of pieces) {
@@ -441,8 +434,6 @@ export class Engine {
     } catch (error) {
       this.#checkOpen()
       throw error
-    } finally {
-      this.laneStats = stats
     }
   }
 

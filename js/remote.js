@@ -57,8 +57,6 @@ export class RemoteEngine {
   #description = null
   /** @type {Stats | null} of the last generation that has ended */
   stats = null
-  /** @type {Stats[]} as js/engine.js has it */
-  laneStats = []
 
   /** @param {string | undefined} workerUrl */
   constructor(workerUrl) {
@@ -199,17 +197,17 @@ export class RemoteEngine {
     if (!this.#ended) await this.#call('closeSnapshot', [id])
   }
 
-  /** @param {number[]} ids @param {Settings[]} settings @param {AbortSignal} [signal] */
-  continueSessions(ids, settings, signal) {
-    const pieces = this.#stream('continueSessions', [ids, settings], signal)
+  /** @param {number[]} ids @param {Settings[]} settings @param {AbortSignal | undefined} signal @param {Stats[]} stats as js/engine.js has it */
+  continueSessions(ids, settings, signal, stats) {
+    const pieces = this.#stream('continueSessions', [ids, settings], signal, stats)
     return /** @type {AsyncGenerator<import('./generate.js').GeneratedPiece, Stats[], void>} */ (
       pieces
     )
   }
 
-  /** @param {number} id @param {readonly import('./chat-template.js').ChatMessage[]} messages @param {Settings} settings @param {AbortSignal} [signal] */
-  replyInSession(id, messages, settings, signal) {
-    const pieces = this.#stream('replyInSession', [id, messages, settings], signal)
+  /** @param {number} id @param {readonly import('./chat-template.js').ChatMessage[]} messages @param {Settings} settings @param {AbortSignal | undefined} signal @param {Stats[]} stats */
+  replyInSession(id, messages, settings, signal, stats) {
+    const pieces = this.#stream('replyInSession', [id, messages, settings], signal, stats)
     return /** @type {AsyncGenerator<import('./generate.js').GeneratedPiece, Stats[], void>} */ (
       pieces
     )
@@ -249,9 +247,10 @@ export class RemoteEngine {
    * @param {StreamMethod} method
    * @param {unknown[]} args
    * @param {AbortSignal} [signal]
+   * @param {Stats[]} [laneStats] gets those of its sessions when it ends
    * @returns {AsyncGenerator<unknown, unknown, void>}
    */
-  async *#stream(method, args, signal) {
+  async *#stream(method, args, signal, laneStats) {
     const stream = ++this.#lastId
     const onAbort = () => this.#abort(stream)
     signal?.addEventListener('abort', onAbort)
@@ -262,7 +261,7 @@ export class RemoteEngine {
       let request = { kind: 'next', stream, open: { method, args } }
       for (;;) {
         suspended = false
-        const answer = await this.#request(request)
+        const answer = await this.#request(request, { laneStats })
         if (answer.aborted) throw signal?.reason
         if (answer.done) return answer.value
         suspended = true
@@ -272,16 +271,16 @@ export class RemoteEngine {
       }
     } finally {
       signal?.removeEventListener('abort', onAbort)
-      if (suspended && !this.#ended) await this.#request({ kind: 'return', stream })
+      if (suspended && !this.#ended) await this.#request({ kind: 'return', stream }, { laneStats })
     }
   }
 
   /**
    * @param {WithoutId<Request>} request
-   * @param {{ transfer?: Transferable[], onProgress?: ((progress: never) => void) | undefined, signal?: AbortSignal | undefined }} [control]
+   * @param {{ transfer?: Transferable[], onProgress?: ((progress: never) => void) | undefined, signal?: AbortSignal | undefined, laneStats?: Stats[] | undefined }} [control]
    * @returns {Promise<Answer>}
    */
-  async #request(request, { transfer, onProgress, signal } = {}) {
+  async #request(request, { transfer, onProgress, signal, laneStats } = {}) {
     if (this.#ended) throw this.#ended
     const id = ++this.#lastId
     const onAbort = () => this.#abort(id)
@@ -294,7 +293,7 @@ export class RemoteEngine {
         this.#worker.post({ ...request, id }, transfer)
       })
       if (answer.stats !== undefined) this.stats = answer.stats
-      if (answer.laneStats !== undefined) this.laneStats = answer.laneStats
+      if (answer.laneStats !== undefined) laneStats?.push(...answer.laneStats)
       if (answer.description !== undefined) this.#description = answer.description
       if (answer.aborted && signal) throw signal.reason
       if (answer.error) throw unpackError(answer.error)

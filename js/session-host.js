@@ -8,7 +8,7 @@
 import { Chat } from './chat.js'
 import { Detokenizer, detokenize } from './detokenizer.js'
 import { BmError } from './errors.js'
-import { evaluate, generate, likeliest } from './generate.js'
+import { evaluate, generate, likeliest, newStats } from './generate.js'
 import { promptIds } from './prompt-ids.js'
 import { persist } from './recovery.js'
 import { readSessionFile, writeSessionFile } from './session-file.js'
@@ -129,12 +129,12 @@ export class SessionHost {
    *
    * @param {number[]} ids all different
    * @param {Settings[]} settings one for each
-   * @param {Stats[]} stats written to
+   * @param {Stats[]} stats gets one for each when the work begins: what is refused has none
    * @param {AbortSignal} [signal]
    * @returns {AsyncGenerator<GeneratedPiece, void, void>}
    */
   async *generate(ids, settings, stats, signal) {
-    yield* this.#exclusive(ids, async function* (host, timelines) {
+    yield* this.#exclusive(ids, { settings, stats, signal }, async function* (host, timelines) {
       const formats = await host.#prepare(settings)
       for (const timeline of timelines) {
         // A text from nothing begins with BOS.
@@ -151,18 +151,19 @@ export class SessionHost {
    * @param {number} id
    * @param {readonly import('./chat-template.js').ChatMessage[]} messages
    * @param {Settings} settings
-   * @param {Stats} stats written to
+   * @param {Stats[]} stats as for `generate`
    * @param {AbortSignal} [signal]
    * @returns {AsyncGenerator<GeneratedPiece, void, void>}
    */
   async *reply(id, messages, settings, stats, signal) {
-    yield* this.#exclusive([id], async function* (host, [timeline]) {
+    const job = { settings: [settings], stats, signal }
+    yield* this.#exclusive([id], job, async function* (host, [timeline]) {
       if (!timeline) return
       const formats = await host.#prepare([settings])
       await host.#recovering(() => host.chat.read(timeline, messages, true, signal))
       // A format says itself where its text ends.
       const stop = settings.format ? [] : [...settings.stop, ...(await host.chat.stops())]
-      const one = { settings: [{ ...settings, stop }], formats, stats: [stats] }
+      const one = { settings: [{ ...settings, stop }], formats, stats }
       let text = ''
       try {
         for await (const piece of host.#continue([timeline], one, signal)) {
@@ -200,24 +201,21 @@ export class SessionHost {
     }))
     const recover = this.#recover
     const job = { model, lanes, eosIds: header.eosIds, table, isLast: false, recover, drafts }
-    try {
-      yield* generate(signal ? { ...job, signal } : job)
-    } catch (error) {
-      if (!signal?.aborted) for (const one of stats) one.finishReason = 'error'
-      throw error
-    }
+    yield* generate(signal ? { ...job, signal } : job)
   }
 
   /**
    * Work on sessions that do nothing else meanwhile; it fails with `closed` when one of them is closed.
    *
    * @param {number[]} ids
+   * @param {{ settings: Settings[], stats: Stats[], signal: AbortSignal | undefined }} job stats: empty
    * @param {(host: SessionHost, timelines: Timeline[]) => AsyncGenerator<GeneratedPiece, void, void>} start
    * @returns {AsyncGenerator<GeneratedPiece, void, void>}
    */
-  async *#exclusive(ids, start) {
+  async *#exclusive(ids, { settings, stats, signal }, start) {
     const timelines = ids.map((id) => this.#open(id))
     const release = this.#take(timelines)
+    stats.push(...settings.map(({ seed }) => newStats(seed ?? 0)))
     const pieces = start(this, timelines)
     const check = () => {
       for (const id of ids) this.#open(id)
@@ -228,6 +226,7 @@ export class SessionHost {
         check()
       }
     } catch (error) {
+      if (!signal?.aborted) for (const one of stats) one.finishReason = 'error'
       check()
       throw error
     } finally {

@@ -392,9 +392,11 @@ export class Session {
     const settings = { ...checkSessionGenerate(options, this.#owner.vocabSize), logprobs }
     options.signal?.throwIfAborted()
     const { engine } = this.#owner
-    const pieces = engine.replyInSession(sessionIn(this, engine), checked, settings, options.signal)
-    const stats = yield* following(engine, [this], pieces)
-    return /** @type {Stats} */ (stats[0])
+    const id = sessionIn(this, engine)
+    const start = (/** @type {Stats[]} */ stats) =>
+      engine.replyInSession(id, checked, settings, options.signal, stats)
+    const all = yield* following([this], start)
+    return /** @type {Stats} */ (all[0])
   }
 
   /**
@@ -429,18 +431,22 @@ function tokenOf({ id, text, logprob, top }) {
 export async function* continueSessions(engine, sessions, settings, signal) {
   signal?.throwIfAborted()
   const ids = sessions.map((session) => sessionIn(session, engine))
-  return yield* following(engine, sessions, engine.continueSessions(ids, settings, signal))
+  return yield* following(sessions, (stats) =>
+    engine.continueSessions(ids, settings, signal, stats),
+  )
 }
 
 /**
  * Tells sessions how far they have come.
  *
- * @param {AnyEngine} engine
  * @param {readonly Session[]} sessions by the lanes of the pieces
- * @param {AsyncGenerator<GeneratedPiece, Stats[], void>} pieces
+ * @param {(stats: Stats[]) => AsyncGenerator<GeneratedPiece, Stats[], void>} start  stats: gets one for each session, unless the work is refused
  * @returns {AsyncGenerator<GeneratedPiece, Stats[], void>}
  */
-async function* following(engine, sessions, pieces) {
+async function* following(sessions, start) {
+  /** @type {Stats[]} */
+  const all = []
+  const pieces = start(all)
   try {
     for (;;) {
       const { done, value } = await pieces.next()
@@ -451,7 +457,7 @@ async function* following(engine, sessions, pieces) {
   } finally {
     await pieces.return(/** @type {never} */ (undefined))
     for (const [i, session] of sessions.entries()) {
-      const stats = engine.laneStats[i]
+      const stats = all[i]
       if (!stats) continue
       endWith(session, stats)
       if (stats.promptTokens > 0) moveTo(session, stats.promptTokens + stats.tokens)

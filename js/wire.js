@@ -28,12 +28,12 @@ import { VERSION } from './version.js'
  *   | { kind: 'abort', id: number }} Request
  */
 
-/** Of js/engine.js; a call's last argument there is the signal. @typedef {'tokenize' | 'detokenize' | 'tokenBytes' | 'memory' | 'createSession' | 'loadSession' | 'act' | 'closeSession' | 'closeSnapshot'} CallMethod */
+/** Of js/engine.js; a call's last argument there is the signal; a stream's is behind it, where its sessions' stats go. @typedef {'tokenize' | 'detokenize' | 'tokenBytes' | 'memory' | 'createSession' | 'loadSession' | 'act' | 'closeSession' | 'closeSnapshot'} CallMethod */
 /** @typedef {'generate' | 'generateIds' | 'evaluate' | 'continueSessions' | 'replyInSession'} StreamMethod */
 /** @typedef {import('./engine.js').EngineOptions} EngineOptions */
 
 /**
- * From the engine. `stats`, `laneStats` and `description` come with the end of a stream, however it ended. `progress` is no answer.
+ * From the engine. `stats`, `laneStats` (of the stream's sessions) and `description` come with the end of a stream, however it ended. `progress` is no answer.
  *
  * @typedef {{ id: number, value?: unknown, done?: boolean, error?: PackedError, aborted?: boolean,
  *   stats?: import('./generate.js').Stats | null, laneStats?: import('./generate.js').Stats[], description?: import('./engine.js').Description, progress?: import('./load-meter.js').Progress | string }} Answer

@@ -18,7 +18,9 @@ let engine = null
 let told = null
 /** @type {Map<number, AbortController>} requests and streams that can be aborted, by id */
 const controllers = new Map()
-/** @type {Map<number, AsyncGenerator<unknown, unknown, void>>} */
+/** @typedef {{ pieces: AsyncGenerator<unknown, unknown, void>, laneStats: import('./generate.js').Stats[] }} Stream laneStats: of its sessions, when it has ended */
+
+/** @type {Map<number, Stream>} */
 const streams = new Map()
 
 const post = connectToParent((message) => void handle(/** @type {Request} */ (message)))
@@ -85,12 +87,12 @@ async function perform(request, signal) {
       return { value: await call(loaded(), request, signal) }
     case 'next': {
       if (request.open) streams.set(request.stream, open(loaded(), request.open, signal))
-      const result = await streams.get(request.stream)?.next()
+      const result = await streams.get(request.stream)?.pieces.next()
       if (result && !result.done) return { value: result.value }
       return { done: true, value: result?.value, ...end(request.stream) }
     }
     case 'return':
-      await streams.get(request.stream)?.return(undefined)
+      await streams.get(request.stream)?.pieces.return(undefined)
       controllers.delete(request.stream)
       return end(request.stream)
   }
@@ -98,8 +100,9 @@ async function perform(request, signal) {
 
 /** @param {number} stream @returns {Pick<Answer, 'stats' | 'laneStats' | 'description'>} */
 function end(stream) {
+  const { laneStats = [] } = streams.get(stream) ?? {}
   streams.delete(stream)
-  const { stats = null, laneStats = [] } = engine ?? {}
+  const { stats = null } = engine ?? {}
   const description = engine?.describe() ?? told
   if (!description || description === told) return { stats, laneStats }
   told = description
@@ -129,11 +132,13 @@ function call(engine, { method, args }, signal) {
  * @param {import('./engine.js').Engine} engine
  * @param {{ method: import('./wire.js').StreamMethod, args: unknown[] }} stream
  * @param {AbortSignal} signal
- * @returns {AsyncGenerator<unknown, unknown, void>}
+ * @returns {Stream}
  */
 function open(engine, { method, args }, signal) {
   const run = /** @type {(...args: unknown[]) => AsyncGenerator<unknown, unknown, void>} */ (
     engine[method]
   )
-  return run.call(engine, ...args, signal)
+  /** @type {Stream['laneStats']} */
+  const laneStats = []
+  return { pieces: run.call(engine, ...args, signal, laneStats), laneStats }
 }
