@@ -138,7 +138,7 @@ const MAX_IDS = 2 ** 28
  * @property {string} [cacheFolder]       in Node, where files are kept; default: the environment variable BIMAMBA_CACHE, or the user's cache folder
  * @property {string} [identity]          that the file must have, as `info.identity` gives it; `integrity` for another one. As it holds the
  *                                        hashes of all the rest, it pins the whole file
- * @property {Record<string, string>} [headers]  for the server of the URL; they do not follow a redirect to another origin
+ * @property {Record<string, string>} [headers]  for the server of the URL; they do not follow a redirect to another origin, nor go to another one for `draftModel`
  * @property {typeof globalThis.fetch} [fetch]   used in place of the global one; runs in this thread
  * @property {number} [streams]           ranges fetched at the same time where the server allows them, 1 to 16; default 4
  * @property {number} [retries]           of a request that failed in passing, without progress in between; default 5

@@ -65,7 +65,7 @@ export async function startEngine(source, options, control = {}) {
   for (;;) {
     const tried = losses.count < MOST_LOSSES ? options : { ...options, device: NO_GPU }
     try {
-      return await startOnce(source, tried, { reload, losses }, control)
+      return await startOnce(source, tried, { source, reload, losses }, control)
     } catch (error) {
       if (!(error instanceof BmError) || losses.count === MOST_LOSSES) throw error
       const isLost = error instanceof DeviceFailure && error.isLoss
@@ -82,7 +82,9 @@ export async function startEngine(source, options, control = {}) {
 /** GPUs that were lost while the model was loaded, and whether one was chosen. @typedef {{ count: number, note: string | null, isOnGpu: boolean }} Losses */
 /** @typedef {(core: Core, device: 'wasm' | 'webgpu') => Promise<Loaded>} Reload */
 
-/** @param {SourceDescriptor} source @param {EngineOptions} options @param {{ reload: Reload, losses: Losses }} rest @param {StartControl} control */
+/** @typedef {{ source: SourceDescriptor, reload: Reload, losses: Losses }} Rest */
+
+/** @param {SourceDescriptor} source @param {EngineOptions} options @param {Rest} rest @param {StartControl} control */
 function startOnce(source, options, rest, { onProgress, signal }) {
   const meter = new LoadMeter(onProgress)
   return withFile(source, options.download, { meter, signal }, async (file, stop) => {
@@ -219,9 +221,16 @@ async function withFile(source, options, { meter, signal }, job) {
   }
 }
 
+/** @param {SourceDescriptor} one @param {SourceDescriptor} other @returns {boolean} whether they are of two servers: what is meant for one is not for the other */
+function isElsewhere(one, other) {
+  if (one.kind !== 'http' || other.kind !== 'http') return false
+  return new URL(one.url).origin !== new URL(other.url).origin
+}
+
 /** One try to start. */
 class Startup {
   #file
+  #source
   #options
   #stop
   #reload
@@ -249,9 +258,10 @@ class Startup {
   /** It has failed, and what fails now does so because of that. */
   #isOver = false
 
-  /** @param {ModelFile} file @param {EngineOptions} options @param {AbortController} stop @param {{ reload: Reload, losses: Losses }} rest */
-  constructor(file, options, stop, { reload, losses }) {
+  /** @param {ModelFile} file @param {EngineOptions} options @param {AbortController} stop @param {Rest} rest */
+  constructor(file, options, stop, { source, reload, losses }) {
     this.#file = file
+    this.#source = source
     this.#reload = reload
     this.#losses = losses
     this.#note = losses.note
@@ -364,7 +374,11 @@ class Startup {
     if (!draftSource) return null
     const { signal } = this.#stop
     // Pinned is the model itself.
-    const options = { ...download, identity: null }
+    const options = {
+      ...download,
+      identity: null,
+      headers: isElsewhere(draftSource, this.#source) ? {} : download.headers,
+    }
     const control = { meter: new LoadMeter(undefined), signal }
     return withFile(draftSource, options, control, async (file) => {
       /** @type {string | null} */

@@ -258,6 +258,24 @@ test('headers go to the origin of the URL, and no further', async (t) => {
   assert.ok(server.requests.every((request) => request.headers['x-key'] === 'secret'))
 })
 
+test('nor to the server of a draft model, where that is another one', async () => {
+  const headers = { 'X-Key': 'secret' }
+  const url = server.url('ok')
+  for (const draftModel of [url, url.replace('127.0.0.1', 'localhost')]) {
+    for (const inline of [true, false]) {
+      server.reset()
+      const options = { ...QUICK, headers, draftModel, inline, cache: /** @type {const} */ ('off') }
+      await (await BiMamba.load(url, options)).close()
+      const foreign = server.requests.filter(({ host }) => host.startsWith('localhost'))
+      assert.equal(foreign.length > 0, draftModel !== url)
+      for (const request of server.requests) {
+        const wanted = foreign.includes(request) ? undefined : 'secret'
+        assert.equal(request.headers['x-key'], wanted)
+      }
+    }
+  }
+})
+
 test("a caller's own fetch is used, also from a worker", async (t) => {
   for (const inline of [true, false]) {
     let calls = 0
