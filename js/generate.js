@@ -119,9 +119,14 @@ class Writer {
     const { session, ids } = timeline
     if (settings.draft === 'none' || lanes.length > 1 || !(session instanceof CoreSession)) return
     const small = settings.draft === 'model' ? drafts?.() : undefined
-    const drafter = small ? new ModelDrafter(ids, small) : new TextDrafter(ids)
-    this.speculation = new Speculation(timeline, session, drafter)
-    await drafter.read(signal)
+    try {
+      const drafter = small ? new ModelDrafter(ids, small) : new TextDrafter(ids)
+      this.speculation = new Speculation(timeline, session, drafter)
+      await drafter.read(signal)
+    } finally {
+      // No memory for the rest of it, so nobody else has it.
+      if (!this.speculation) small?.close()
+    }
   }
 
   /** What the generation before this one held back. @returns {GeneratedPiece[]} */
