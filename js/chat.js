@@ -49,6 +49,9 @@ export class Chat {
       )
     }
     const ids = await this.#ids([...turns, ...messages], isAnswered, signal)
+    if (isAnswered && ids.length === 0) {
+      throw new BmError('argument', 'the chat template makes no text of these messages')
+    }
     let same = 0
     while (same < start && same < ids.length && timeline.ids.at(same) === ids[same]) same++
     await timeline.replace(same, start, ids.subarray(same), signal)

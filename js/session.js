@@ -191,7 +191,7 @@ export class Session {
     /** @type {Session[]} */
     const forks = []
     try {
-      while (forks.length < n) forks.push(await this.fork())
+      while (forks.length < n) forks.push(await this.#fork(options.signal))
       const all = forks.map((_, i) => ({ ...settings, seed: seedAfter(seed, i) }))
       const pieces = continueSessions(this.#owner.engine, forks, all, options.signal)
       return yield* mapped(pieces, ({ lane, text }) => (text ? { index: lane, text } : null))
@@ -250,8 +250,7 @@ export class Session {
 
   /** @returns {Promise<Session>} another session that is the same; what happens to one does not to the other */
   async fork() {
-    const { value } = await this.#act('fork', [])
-    return new Session(this.#owner, Number(value), this.#position)
+    return this.#fork()
   }
 
   /** @returns {Promise<Snapshot>} of this moment, for the price of a copy of the state */
@@ -373,6 +372,12 @@ export class Session {
     endWith = (session, stats) => {
       session.#stats = stats
     }
+  }
+
+  /** @param {AbortSignal} [signal] @returns {Promise<Session>} */
+  async #fork(signal) {
+    const { value } = await this.#act('fork', [], { signal })
+    return new Session(this.#owner, Number(value), this.#position)
   }
 
   /** @param {SessionGenerateOptions} options @param {number | null} [logprobs] */

@@ -218,6 +218,37 @@ test('closed at any moment of a fork or a snapshot: none is left that nobody has
   }
 })
 
+test('a chat whose template makes nothing of it changes nothing', async () => {
+  const template = '{% for message in messages %}{{ message.content }}{% endfor %}'
+  const model = await BiMamba.load(await tinyModel({ template }), { inline: true })
+  const session = await model.createSession()
+  for (const said of ['', []]) {
+    await assert.rejects(collect(session.chat(said)), { code: 'argument', message: /no text/ })
+    assert.deepEqual([await session.messages(), session.position], [[], 0])
+  }
+  await collect(session.chat('a', { maxTokens: 2 }))
+  assert.equal((await session.messages()).length, 2)
+  await model.close()
+})
+
+test('many ways are aborted while the text is read again', async () => {
+  const session = await models.inline.createSession({ checkpointBytes: 0 })
+  await session.append(Array.from({ length: 3000 }, (_, i) => i % 300))
+  await session.rewind(-1)
+  // What was aborted leaves a text that has to be read again.
+  const early = new AbortController()
+  setImmediate(() => early.abort())
+  await assert.rejects(session.edit(0, 1, [9], { signal: early.signal }), { name: 'AbortError' })
+  const late = new AbortController()
+  setImmediate(() => late.abort())
+  await assert.rejects(session.generateMany(2, { signal: late.signal }).next(), {
+    name: 'AbortError',
+  })
+  const read = await session.edit(2999, 2999, [5])
+  assert.ok(read > 1000, `${read} tokens were left to be read`)
+  await session.close()
+})
+
 test('sessions and snapshots of another model', async () => {
   const { worker, inline } = models
   const [one, two] = [await worker.createSession(), await inline.createSession()]
