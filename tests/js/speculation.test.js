@@ -4,10 +4,15 @@
 
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
+import { Core } from '../../js/core.js'
+import { generate, newStats } from '../../js/generate.js'
 import { IdList } from '../../js/id-list.js'
-import { BiMamba } from '../../js/index.js'
+import { BiMamba, BmError } from '../../js/index.js'
+import { checkGenerate } from '../../js/settings.js'
 import { TextDrafter } from '../../js/text-drafter.js'
+import { Timeline } from '../../js/timeline.js'
 import { collect } from './support/collect.js'
+import { openPacked } from './support/packed-engine.js'
 import { seeded } from './support/seeded.js'
 import { tinyModel } from './support/tiny-model.js'
 
@@ -198,6 +203,26 @@ test('a model of another tokenizer cannot guess', async () => {
     code: 'mismatch',
     message: /the draft model has another tokenizer/,
   })
+})
+
+test('no memory for a draft: the session of what guesses is closed', async () => {
+  const core = await Core.create()
+  const { model } = await openPacked(core, await tinyModel())
+  const create = () => model.createSession({ precision: 'fast', state: 'f32' })
+  const [session, small] = [create(), create()]
+  session.createDraft = () => {
+    throw new BmError('memory', 'none left')
+  }
+  const timeline = new Timeline(session, { seed: 1, checkpointBytes: 0 })
+  timeline.push(5)
+  const settings = checkGenerate({ draft: 'model' }, model.config.vocab_size)
+  const lanes = [{ timeline, settings, format: null, stats: newStats(1) }]
+  const drafts = () => small
+  const job = { model, lanes, eosIds: [], table: null, isLast: true, drafts }
+  await assert.rejects(collect(generate(job)), { code: 'memory' })
+  assert.throws(() => small.handle, { code: 'closed' })
+  timeline.close()
+  model.close()
 })
 
 test('several texts together need no guesses, and a wrong value is refused', async () => {
