@@ -30,11 +30,17 @@ export class Checkpoints {
     this.#spacing = firstSpacing(capacity)
   }
 
-  /** @returns {Checkpoints} the same states; what is added to one is not in the other */
-  copy() {
-    const copy = new Checkpoints(this.#capacity)
-    copy.#list = [...this.#list]
-    copy.#spacing = this.#spacing
+  /** @returns {number} how many states may be kept */
+  get capacity() {
+    return this.#capacity
+  }
+
+  /** @param {number} [capacity] @returns {Checkpoints} the same states, as far as they may be kept; what is added to one is not in the other */
+  copy(capacity = this.#capacity) {
+    const copy = new Checkpoints(capacity)
+    copy.#spacing = Math.max(copy.#spacing, this.#spacing)
+    copy.#list = this.#list.filter(({ position }) => position % copy.#spacing === 0)
+    copy.#thin()
     copy.#pinned = this.#pinned
     copy.#backup = this.#backup
     copy.backupSpacing = this.backupSpacing
@@ -78,6 +84,10 @@ export class Checkpoints {
       return
     }
     this.#list.push(checkpoint)
+    this.#thin()
+  }
+
+  #thin() {
     while (this.#list.length > this.#capacity) {
       this.#spacing *= 2
       this.#list = this.#list.filter(({ position }) => position % this.#spacing === 0)

@@ -252,7 +252,11 @@ export class Timeline {
   /** @param {Snapshot} snapshot of a timeline of the same model and state type */
   restore(snapshot) {
     this.#session.adopt(snapshot.state, snapshot.ids.length)
-    this.#take(snapshot)
+    // Of another timeline, perhaps: how much memory this one may take stays as it is.
+    this.#take({
+      ...snapshot,
+      checkpoints: snapshot.checkpoints.copy(this.#checkpoints.capacity),
+    })
   }
 
   /** As restore, of what comes from outside: from here one can go back to here. @param {Omit<Snapshot, 'checkpoints'>} saved */

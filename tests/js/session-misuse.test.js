@@ -249,6 +249,28 @@ test('many ways are aborted while the text is read again', async () => {
   await session.close()
 })
 
+eachModel('a snapshot of another session takes no more memory than this one may', async (model) => {
+  const few = await model.createSession({ checkpointBytes: 0 })
+  const many = await model.createSession()
+  const ids = Array.from({ length: 1000 }, (_, i) => i % 300)
+  await many.append(ids)
+  await few.append(ids)
+  const [rich, poor] = [await many.snapshot(), await few.snapshot()]
+  await few.restore(rich)
+  await many.restore(poor)
+  await rich.close()
+  await poor.close()
+  const { keptBytes } = await model.memory()
+  assert.equal(keptBytes, 0)
+  await few.append(ids)
+  assert.equal((await model.memory()).keptBytes, 0)
+  await many.append(ids)
+  assert.ok((await many.rewind(-1)) < 128)
+  assert.equal(await few.rewind(-1), 1999)
+  assert.deepEqual(await few.logits(), await many.logits())
+  await Promise.all([few.close(), many.close()])
+})
+
 test('sessions and snapshots of another model', async () => {
   const { worker, inline } = models
   const [one, two] = [await worker.createSession(), await inline.createSession()]
