@@ -491,7 +491,8 @@ const ACTIONS = {
     await timeline.settle(signal)
     const before = timeline.position > 0 ? await timeline.snapshot() : null
     try {
-      timeline.truncate(timeline.position) // what was held back is followed by something else
+      // What was held back is followed by something else.
+      if (ids.length > 0) timeline.truncate(timeline.position)
       for (const id of ids) timeline.push(id)
       return await readAll({ host, timeline, signal }, count)
     } catch (error) {

@@ -216,6 +216,8 @@ export class Timeline {
    * @returns {Promise<number>} how many tokens had to be read
    */
   async replace(start, end, ids, signal) {
+    // Nothing for nothing: what was held back, and said, stays.
+    if (start === end && ids.length === 0) return this.settle(signal)
     const before = { ids: this.#ids.slice(start), tail: this.tail, turns: this.turns }
     this.truncate(start)
     this.#ids.push(ids)

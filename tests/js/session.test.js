@@ -455,3 +455,25 @@ test('what was held back when a loop was left comes first in the next one', asyn
   )
   await session.close()
 })
+
+test('nothing in the place of nothing changes nothing: not what is held back, nor what was said', async () => {
+  const model = /** @type {BiMamba} */ (models.inline)
+  const logitBias = new Map([[await byteToken(model, 0x45), 100]])
+  /** @type {((session: Session) => Promise<unknown>)[]} */
+  const nothings = [
+    (session) => session.append(''),
+    (session) => session.append([]),
+    (session) => session.read(''),
+    (session) => session.rewind(session.position),
+    (session) => session.edit(2, 2, ''),
+  ]
+  for (const nothing of nothings) {
+    const session = await model.createSession()
+    await session.say([{ role: 'user', content: 'a' }])
+    for await (const _ of session.generateTokens({ ...FREE, stop: 'END', logitBias })) break
+    await nothing(session)
+    assert.equal(await join(session.generate({ ...FREE, maxTokens: 1, logitBias })), 'EE')
+    assert.equal((await session.messages()).length, 1)
+    await session.close()
+  }
+})
