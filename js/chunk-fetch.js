@@ -94,8 +94,9 @@ export class ChunkFetch {
     const before = this.#filled
     await this.#fill(body, bytes)
     if (this.#filled < length) {
-      if (body.position === body.end) return false // as much as was asked for
-      if (this.#filled > before) this.#retries.progress() // a server that gives less at a time
+      const hasMore = this.#filled > before
+      if (hasMore && body.position === body.end) return false // as much as was asked for
+      if (hasMore) this.#retries.progress() // a server that gives less at a time
       throw endsEarly(this.#file.name, body.position)
     }
     if (!(await this.#map.isRight(chunk, bytes))) {
@@ -147,7 +148,7 @@ export class ChunkFetch {
     if (this.#wrong <= MOST_WRONG) return
     const { name, ranged, rangesProven } = this.#file
     const where = this.#map.name(chunk)
-    if (await this.#file.hasChanged()) {
+    if (await this.#hasChanged()) {
       throw new FileChanged(
         `${name}: the file changed on the server while it was fetched, at ${where}: load it again`,
       )
@@ -157,6 +158,18 @@ export class ChunkFetch {
       'integrity',
       `${name}: the SHA-256 of ${where} is not the one in the header, ${this.#wrong} times: the file on the server is damaged`,
     )
+  }
+
+  /** Retries of its own: that wrong bytes arrive is no progress. @returns {Promise<boolean>} */
+  async #hasChanged() {
+    const retries = new Retries(this.#file.limits, this.#signal)
+    for (;;) {
+      try {
+        return await this.#file.hasChanged()
+      } catch (error) {
+        await retries.pause(error)
+      }
+    }
   }
 
   /** @param {HttpBody} body behind the last byte of the file */

@@ -5,7 +5,8 @@
  * fall silent. Knows nothing about models, chunks or caches, and tries nothing twice: js/retry.js does.
  * The idea: an answer says where its bytes begin, and the caller looks; a server that ignores ranges answers with the whole
  * file, and one that lies is found by the hashes. Only a plain `Range` is sent: with it, unlike with `If-Range`, a page asks no permission
- * of a foreign server first. A redirect is followed once and its target kept, until the target refuses: signed addresses expire.
+ * of a foreign server first. A redirect is followed once and its target kept, until the target fails: signed addresses expire,
+ * mirrors go down.
  */
 
 import { reasonOf } from './errors.js'
@@ -13,8 +14,8 @@ import { RequestFailure } from './retry.js'
 
 /** Statuses that say nothing about the next try. */
 const PASSING_STATUSES = [408, 425, 429, 500, 502, 503, 504]
-/** Statuses of an address that was good once. */
-const EXPIRED_STATUSES = [401, 403, 404, 410]
+/** It says something about the range, and nothing about the address. */
+const RANGE_MISSING = 416
 const MOST_HOPS = 20
 
 /**
@@ -96,18 +97,22 @@ export class HttpFile {
    */
   async #request(init) {
     if (this.#resolved !== null) {
-      const answer = await this.#send(this.#resolved, init)
+      const answer = await this.#send(this.#resolved, init).catch((error) => {
+        this.#resolved = null
+        throw error
+      })
       if (isGood(answer)) return answer
-      await answer.body?.cancel()
-      if (!EXPIRED_STATUSES.includes(answer.status)) throw this.#failureOf(answer)
+      await discard(answer)
+      if (answer.status === RANGE_MISSING) throw this.#failureOf(answer)
       this.#resolved = null
+      if (PASSING_STATUSES.includes(answer.status)) throw this.#failureOf(answer)
     }
     const { answer, url } = await this.#follow(init)
     this.reached = true
     if (url !== this.#url) this.#resolved = url
     if (isGood(answer)) return answer
     this.#resolved = null
-    await answer.body?.cancel()
+    await discard(answer)
     throw this.#failureOf(answer)
   }
 
@@ -134,7 +139,7 @@ export class HttpFile {
       }
       const location = answer.status >= 300 && answer.status < 400 && answer.headers.get('location')
       if (!location) return { answer, url: answer.url || url }
-      await answer.body?.cancel()
+      await discard(answer)
       url = this.#targetOf(location, url)
     }
     throw new RequestFailure(`GET ${this.name}: more than ${MOST_HOPS} redirects`)
@@ -181,7 +186,7 @@ export class HttpFile {
   /** @param {FetchAnswer} answer */
   #failureOf({ status, statusText, headers }) {
     const message = `GET ${this.name}: HTTP status ${status} ${statusText}`.trimEnd()
-    if (status === 416) {
+    if (status === RANGE_MISSING) {
       const total = /\/(\d+)$/.exec(headers.get('content-range') ?? '')?.[1]
       return new RangeMissing(message, total === undefined ? null : Number(total))
     }
@@ -195,6 +200,11 @@ export class HttpFile {
 /** @param {FetchAnswer} answer */
 function isGood({ status, body }) {
   return (status === 200 || status === 206) && body !== null
+}
+
+/** Its body is not wanted; if the line broke in it, that says nothing more. @param {FetchAnswer} answer */
+async function discard({ body }) {
+  await body?.cancel().catch(() => {})
 }
 
 /** @param {string | null} value seconds or a date @returns {number | null} ms from now */

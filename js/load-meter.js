@@ -10,7 +10,7 @@
  * @typedef {object} Progress
  * @property {'connect' | 'wait' | 'load' | 'start' | 'ready'} phase  'connect': the header is awaited; 'wait': another tab or process is
  *   downloading the same file; 'load': bytes arrive and are checked; 'start': all are there, and what is left of the prompt is read; 'ready': the end
- * @property {number} loadedBytes         never goes down; all of them at 'ready'
+ * @property {number} loadedBytes         never goes down, unless the file turns out to be a shorter one now; all of them at 'ready'
  * @property {number | null} totalBytes   from the file's header; null before
  * @property {number} cachedBytes         of `loadedBytes`, those that were on this device
  * @property {number | null} bytesPerSecond over the last seconds; null before anything can be said
@@ -42,6 +42,10 @@ export class LoadMeter {
 
   /** The header is there. @param {number} totalBytes @param {number} headerBytes @param {boolean} [isCached] the header was on this device */
   begin(totalBytes, headerBytes, isCached = false) {
+    if (this.#shown > totalBytes) {
+      this.#shown = totalBytes
+      this.#samples = []
+    }
     this.#total = totalBytes
     this.#arrived = headerBytes
     this.#cached = isCached ? headerBytes : 0

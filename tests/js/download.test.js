@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { BmError } from '../../js/errors.js'
 import { BiMamba } from '../../js/index.js'
+import { LoadMeter } from '../../js/load-meter.js'
 import { CHUNK_BYTES, chunkedModel } from './support/chunked-model.js'
 import { LASTING, PASSING } from './support/fault-cases.js'
 import { startFaultServer } from './support/fault-server.js'
@@ -228,6 +229,38 @@ test("check: what the server has now, or what is kept when it can't be asked", a
   )
 })
 
+test('a redirect whose target leads on later is followed anew, with headers too', async (t) => {
+  for (const headers of [{}, { 'X-Key': 'k' }]) {
+    await loads(t, server.url('expiring', { n: 2, code: 302 }), { headers })
+  }
+})
+
+test('a damaged file whose header cannot be had again is given up', async (t) => {
+  let heads = 0
+  /** @type {typeof globalThis.fetch} */
+  const fetch = async (at, init) => {
+    const range = String(new Headers(init?.headers).get('range'))
+    if (range.startsWith('bytes=0-') && ++heads > 1) return new Response('', { status: 503 })
+    return globalThis.fetch(at, init)
+  }
+  await fails(t, server.url('flip', { at: 5000000 }), 'network', [/503.*times in a row/], {
+    fetch,
+    inline: true,
+  })
+})
+
+test('a refusal whose body breaks is a refusal all the same', async (t) => {
+  let count = 0
+  /** @type {typeof globalThis.fetch} */
+  const fetch = async (at, init) => {
+    if (++count > 2) return globalThis.fetch(at, init)
+    const start = (/** @type {ReadableStreamDefaultController} */ stream) =>
+      stream.error(new Error('reset'))
+    return new Response(new ReadableStream({ start }), { status: 503 })
+  }
+  await loads(t, server.url('ok'), { fetch, inline: true })
+})
+
 test('a pinned identity is held', async (t) => {
   const identity = await identityOf(model.path)
   await loads(t, server.url('ok'), { identity })
@@ -349,6 +382,23 @@ test('progress: phases in order, bytes that never go back, and what came from th
     assert.equal(last?.cachedBytes, isCached ? model.bytes.length : 0)
     assert.equal(last?.etaMs, 0)
   }
+})
+
+test('a file that is shorter than what had come of another: no progress beyond its end', () => {
+  /** @type {import('../../js/load-meter.js').Progress[]} */
+  const reports = []
+  const meter = new LoadMeter((progress) => reports.push(progress))
+  meter.begin(1000, 100)
+  meter.enter('load')
+  meter.add(800)
+  meter.enter('wait')
+  meter.begin(500, 50)
+  for (const phase of /** @type {const} */ (['load', 'start', 'ready'])) meter.enter(phase)
+  for (const { loadedBytes, totalBytes, etaMs, bytesPerSecond } of reports) {
+    assert.ok(loadedBytes <= Number(totalBytes), `${loadedBytes} of ${totalBytes}`)
+    assert.ok(Number(etaMs) >= 0 && Number(bytesPerSecond) >= 0)
+  }
+  assert.equal(reports.at(-1)?.loadedBytes, 500)
 })
 
 test('cache.add fills the cache, goes on where it was, and tells what it did', async (t) => {

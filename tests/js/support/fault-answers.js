@@ -232,6 +232,16 @@ const FAULTS = {
     const half = range[0] + Math.max(1, Math.ceil((range[1] + 1 - range[0]) / 2)) - 1
     await honest({ ...question, range: [range[0], half] })
   },
+  /** A part without a byte: its end is before its start. */
+  empty206: async (question) => {
+    const { response, range, bytes } = question
+    if (!range) return honest(question)
+    response.writeHead(206, {
+      'content-length': 0,
+      'content-range': `bytes ${range[0]}-${range[0] - 1}/${bytes.length}`,
+    })
+    response.end()
+  },
   long206: async (question) => {
     const { range } = question
     if (!range) return honest(question)
@@ -292,7 +302,7 @@ const UNUSUAL = {
   loop: ({ response, url }) =>
     void response.writeHead(302, { location: `${url.pathname}${url.search}` }).end(),
   lost: ({ response }) => void response.writeHead(302, { location: 'http://' }).end(),
-  /** Leads to an address that is good for `n` requests. */
+  /** Leads to an address that is good for `n` requests, and answers with the status `code` then. */
   expiring: ({ response, nth, url }) => {
     const next = new URL(url)
     next.pathname = '/signed/model.safetensors'
@@ -301,7 +311,10 @@ const UNUSUAL = {
   },
   signed: (question) => {
     if (question.nth <= question.number('n', 1)) return honest(question)
-    question.response.writeHead(403).end('expired')
+    const { response, number } = question
+    const code = number('code', 403)
+    const elsewhere = { location: '/ok/model.safetensors' }
+    response.writeHead(code, code === 302 ? elsewhere : {}).end('expired')
   },
   /** Another file from the request after the `n`-th on. */
   swap: (question) =>
