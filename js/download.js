@@ -124,9 +124,9 @@ export class Download {
       if (cache !== 'off') await this.#copy.find(header.identity)
       return header
     } catch (error) {
-      const mayUseCopy = found && this.#copy.isComplete && error instanceof RequestFailure
+      const mayUseCopy = found && error instanceof RequestFailure
       const header = mayUseCopy && (await this.#keptHeader(core, wanted))
-      if (!header) throw error
+      if (!header || this.#lacksChunks(new ChunkMap(header))) throw error
       this.#copy.note = `the server could not be asked, and the kept copy is used: ${error.message}`
       return header
     }
@@ -164,8 +164,8 @@ export class Download {
     const job = { map, missing, take, lanes: ordered ? 1 : this.#options.streams }
     this.#meter.enter('load')
     try {
-      const mayHave = (/** @type {number} */ chunk) => this.#mayHave(map, chunk)
-      if (!missing.all(mayHave) || this.#copy.isUnsure) await this.#startKeeping(map)
+      const mayFinish = this.#copy.isUnsure && this.#options.cache !== 'only'
+      if (mayFinish || this.#lacksChunks(map)) await this.#startKeeping(map)
       for (;;) {
         if (await this.#runLanes(job)) break
         this.#file.ranged = false
@@ -199,6 +199,12 @@ export class Download {
     }
     await this.#copy.startWriting(this.#file.headerBytes, sizes, { signal: this.#signal, onWait })
     this.#meter.enter('load')
+  }
+
+  /** @param {ChunkMap} map @returns {boolean} whether some chunk is certainly not on this device */
+  #lacksChunks(map) {
+    for (let chunk = 0; chunk < map.count; chunk++) if (!this.#mayHave(map, chunk)) return true
+    return false
   }
 
   /** @param {ChunkMap} map @param {number} chunk @returns {boolean} false: it is certainly not on this device */

@@ -19,11 +19,6 @@ export class MissingChunks {
     this.left = count
   }
 
-  /** @param {(chunk: number) => boolean} test */
-  all(test) {
-    return this.#done.every((done, chunk) => done || test(chunk))
-  }
-
   /** @returns {number | null} the first one that no lane has */
   next() {
     while (this.#next < this.#count && this.#done[this.#next]) this.#next++

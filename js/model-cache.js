@@ -81,8 +81,16 @@ export class ModelCache {
    */
   async clear(options = {}) {
     let freed = 0
-    for (const { identity } of await this.list(options))
-      freed += await this.delete(identity, options)
+    /** @type {unknown} */
+    let failure = null
+    for (const { identity } of await this.list(options)) {
+      try {
+        freed += await this.delete(identity, options)
+      } catch (error) {
+        failure ??= error
+      }
+    }
+    if (failure !== null) throw failure
     return freed
   }
 

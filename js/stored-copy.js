@@ -52,11 +52,6 @@ export class StoredCopy {
     return this.#entry ? (this.#store?.kind ?? null) : null
   }
 
-  /** Whether the store says that all of it is there. */
-  get isComplete() {
-    return this.#entry?.complete ?? false
-  }
-
   /** Whether all may be there and the store does not know it, and could be told. */
   get isUnsure() {
     return this.#entry !== null && !this.#entry.complete && this.#store?.writable === true

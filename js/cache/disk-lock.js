@@ -6,17 +6,17 @@
  * take its file away. To be wrong about that costs a second download, nothing more.
  */
 
-import { fileSystem } from '../platform.js'
+import { fileSystem, joinPath } from '../platform.js'
 
 /** @typedef {import('./stores.js').LockControl} LockControl */
 
 const HEARTBEAT_MS = 1000
-/** A file that is older than this has no living holder, ms. */
+/** A file whose time is further away than this has no living holder, ms. */
 const STALE_MS = 5000
 const LOOK_MS = 200
 
 /**
- * @param {string} path of the lock file; its folder is there
+ * @param {string} path of the lock file; its folder is made where there is none: who has the lock may delete it with the folder
  * @param {LockControl & { wait?: boolean }} [control]  wait: false gives null instead of waiting
  * @returns {Promise<(() => Promise<void>) | null>} the release
  */
@@ -44,6 +44,7 @@ function files() {
 /** @param {string} path @param {string} token @returns {Promise<boolean>} false: it is there already */
 async function makeFile(path, token) {
   try {
+    await files().mkdir(joinPath(path, '..'), { recursive: true })
     await files().writeFile(path, token, { flag: 'wx' })
     return true
   } catch (error) {
@@ -57,7 +58,8 @@ async function isStale(path) {
   const stat = await files()
     .stat(path)
     .catch(() => null)
-  return stat !== null && Date.now() - stat.mtimeMs > STALE_MS
+  // Nor has one from the future: the clock was set back since, and would have to catch up first.
+  return stat !== null && Math.abs(Date.now() - stat.mtimeMs) > STALE_MS
 }
 
 /** @param {string} path */

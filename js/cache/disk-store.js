@@ -80,8 +80,13 @@ class DiskStore {
     const path = await this.#urlFile(url)
     await attempt(`${path} cannot be written`, async () => {
       const draft = `${path}.${crypto.randomUUID()}`
-      await files().writeFile(draft, `${JSON.stringify({ url, identity })}\n`)
-      await files().rename(draft, path)
+      try {
+        await files().writeFile(draft, `${JSON.stringify({ url, identity })}\n`)
+        await files().rename(draft, path)
+      } catch (error) {
+        await files().rm(draft, { force: true })
+        throw error
+      }
     })
   }
 
@@ -120,7 +125,6 @@ class DiskStore {
   async lock(identity, { signal, onWait } = {}) {
     const folder = this.#modelFolder(identity)
     try {
-      await files().mkdir(folder, { recursive: true })
       const control = { ...(signal ? { signal } : {}), ...(onWait ? { onWait } : {}) }
       return /** @type {() => Promise<void>} */ (await lockFile(joinPath(folder, LOCK), control))
     } catch (cause) {
@@ -156,12 +160,15 @@ class DiskStore {
     await attempt(`${folder} cannot be deleted`, async () => {
       const release = await lockFile(joinPath(folder, LOCK), { wait: false })
       if (!release) throw new BmError('busy', `${folder} is being downloaded`)
-      for (const record of await this.#records()) {
-        if (record.identity !== identity) continue
-        await files().rm(await this.#urlFile(record.url), { force: true })
+      try {
+        for (const record of await this.#records()) {
+          if (record.identity !== identity) continue
+          await files().rm(await this.#urlFile(record.url), { force: true })
+        }
+        await files().rm(folder, { recursive: true, force: true })
+      } finally {
+        await release()
       }
-      await files().rm(folder, { recursive: true, force: true })
-      await release()
     })
   }
 
@@ -200,8 +207,9 @@ class DiskEntry {
     this.#whole = whole
   }
 
+  /** All chunks may be written and the last step not done. */
   get complete() {
-    return this.#whole || (this.#journal?.isComplete ?? false)
+    return this.#whole
   }
 
   /** @param {number} chunk */

@@ -5,12 +5,13 @@
 
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'
-import {
+import fs, {
   appendFile,
   mkdir,
   open,
   readdir,
   readFile,
+  rename,
   rm,
   stat,
   truncate,
@@ -56,6 +57,11 @@ const fileIn = (cacheFolder) => join(cacheFolder, 'models', identity, 'model.saf
 /** @param {string} cacheFolder */
 async function isWhole(cacheFolder) {
   return (await readFile(fileIn(cacheFolder))).equals(model.bytes)
+}
+
+/** @param {string} cacheFolder @param {string} url that led to the model */
+async function writeRecord(cacheFolder, url) {
+  await (await openDiskStore(cacheFolder)).remember(url, identity)
 }
 
 /** @param {number} position in the file @returns {number} the chunk; -1: the header */
@@ -233,6 +239,92 @@ test('what is being written to is not deleted; a lock that was left behind does 
   const taken = await lockFile(path, { wait: false })
   await taken?.()
   await assert.rejects(stat(path), { code: 'ENOENT' })
+})
+
+test('a lock of a clock that was set back does not last; nor does that of a deletion that failed', async (t) => {
+  const cacheFolder = await tempFolder(t)
+  const path = join(cacheFolder, 'left')
+  await writeFile(path, 'somebody')
+  const later = new Date(Date.now() + 3600000)
+  await utimes(path, later, later)
+  await (await lockFile(path, { wait: false }))?.()
+  await assert.rejects(stat(path), { code: 'ENOENT' })
+
+  await add(server.url('ok'), cacheFolder)
+  const folder = join(cacheFolder, 'models', identity)
+  const store = await openDiskStore(cacheFolder)
+  t.mock.method(fs, 'rm', async (/** @type {string} */ name, /** @type {object} */ options) => {
+    if (name === folder) throw Object.assign(new Error('EBUSY: in use'), { code: 'EBUSY' })
+    await rm(name, options)
+  })
+  await assert.rejects(store.remove(identity), { code: 'storage', message: /EBUSY/ })
+  assert.deepEqual(await readdir(folder), ['model.safetensors'])
+})
+
+test('a folder that is deleted while its lock is awaited is made again', async (t) => {
+  const cacheFolder = await tempFolder(t)
+  const store = await openDiskStore(cacheFolder)
+  const release = await store.lock(identity)
+  const waiting = store.lock(identity)
+  waiting.catch(() => {})
+  await rm(join(cacheFolder, 'models', identity), { recursive: true })
+  await (await waiting)()
+  await release()
+})
+
+test('ended between the last chunk and the last step: whole for all cache settings, and then finished', async (t) => {
+  const url = server.url('ok')
+  for (const lost of [false, true]) {
+    const cacheFolder = await tempFolder(t)
+    await add(url, cacheFolder)
+    const part = `${fileIn(cacheFolder)}.part`
+    await rename(fileIn(cacheFolder), part)
+    const line = `${identity} ${model.bytes.length}\n`
+    const chunks = Math.ceil((model.bytes.length - model.dataOffset) / CHUNK_BYTES)
+    if (!lost) await writeFile(join(part, '..', 'journal'), line + '1'.repeat(chunks))
+    server.reset()
+    const only = await add(url, cacheFolder, { cache: 'only' })
+    assert.equal(only.cache?.cachedBytes, model.bytes.length)
+    const gone = server.url('status', { code: 500 })
+    await writeRecord(cacheFolder, gone)
+    const check = await add(gone, cacheFolder, { cache: 'check', retries: 0 })
+    assert.match(String(check.cache?.note), /could not be asked/)
+    await rename(fileIn(cacheFolder), part).catch(() => {})
+    await add(url, cacheFolder)
+    assert.equal(server.bytesServed(), 0)
+    assert.ok(await isWhole(cacheFolder))
+    assert.equal((await BiMamba.cache.list({ cacheFolder }))[0]?.complete, true)
+  }
+})
+
+test('clear: what is in use stays, and all else goes', async (t) => {
+  const cacheFolder = await tempFolder(t)
+  const store = await openDiskStore(cacheFolder)
+  const names = ['a', 'b', 'c'].map((letter) => letter.repeat(64))
+  for (const name of names) {
+    await mkdir(join(cacheFolder, 'models', name))
+    await writeFile(join(cacheFolder, 'models', name, 'model.safetensors'), 'bytes')
+  }
+  const release = await store.lock(String(names[1]))
+  for (const name of names) {
+    const used = new Date(name === names[1] ? Date.now() + 1000 : Date.now() - 1000)
+    await utimes(join(cacheFolder, 'models', name), used, used)
+  }
+  await assert.rejects(BiMamba.cache.clear({ cacheFolder }), { code: 'busy' })
+  assert.deepEqual(await readdir(join(cacheFolder, 'models')), [names[1]])
+  await release()
+  assert.equal(await BiMamba.cache.clear({ cacheFolder }), 5)
+})
+
+test('what a URL led to cannot be written: no draft of it stays', async (t) => {
+  const cacheFolder = await tempFolder(t)
+  const url = server.url('ok')
+  await writeRecord(cacheFolder, url)
+  const [record = ''] = await readdir(join(cacheFolder, 'urls'))
+  await rm(join(cacheFolder, 'urls', record))
+  await mkdir(join(cacheFolder, 'urls', record))
+  await assert.rejects(writeRecord(cacheFolder, url), { code: 'storage' })
+  assert.deepEqual(await readdir(join(cacheFolder, 'urls')), [record])
 })
 
 test('where nothing can be written the model runs from memory, and says so', async (t) => {
