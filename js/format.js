@@ -327,7 +327,8 @@ function parseJson(bytes) {
   const version = isObject(parsed.__metadata__) ? parsed.__metadata__.format : undefined
   if (version !== BINARY_FORMAT && version !== DENSE_FORMAT) {
     const found = typeof version === 'string' ? `"${version.slice(0, 40)}"` : 'absent'
-    const hint = String(version).startsWith('bimamba ') ? 'convert again' : 'convert it first'
+    const isOurs = typeof version === 'string' && version.startsWith('bimamba ')
+    const hint = isOurs ? 'convert again' : 'convert it first'
     throw bad(`metadata format is ${found}, want "${BINARY_FORMAT}" or "${DENSE_FORMAT}": ${hint}`)
   }
   const padding = bytes.length - new TextEncoder().encode(text).length
@@ -419,7 +420,9 @@ function readTokenizerSize(parsed) {
   const fits = Number.isSafeInteger(size) && size > 0 && size <= MAX_TOKENIZER_BYTES
   if (!fits || size % ALIGNMENT) {
     const wanted = `want a multiple of ${ALIGNMENT} up to ${MAX_TOKENIZER_BYTES}`
-    throw bad(`tensor "${TOKENIZER_NAME}": ${quote(String(size))} bytes, ${wanted}`)
+    throw bad(
+      `tensor "${TOKENIZER_NAME}": ${clip(JSON.stringify(size) ?? 'unknown')} bytes, ${wanted}`,
+    )
   }
   return size
 }

@@ -332,6 +332,16 @@ const BROKEN = [
   ['bytes after the object', (h) => `${JSON.stringify(h)}x`, /not JSON/],
   ['deep nesting', () => `{"__metadata__":${'['.repeat(1e5)}${']'.repeat(1e5)}}`, /format|JSON/],
   ['an empty object', () => '{}', /format is absent/],
+  [
+    'a format that is no text',
+    () => '{"__metadata__":{"format":{"toString":1}}}',
+    /format is absent/,
+  ],
+  [
+    'a size that is no number',
+    (h) => void h.tokenizer.shape.splice(0, 1, { toString: 1 }),
+    /tokenizer/,
+  ],
 ]
 
 for (const [name, change, message] of BROKEN) {
