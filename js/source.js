@@ -93,7 +93,7 @@ function describeText(text, fetch) {
  */
 function hubUrl(text) {
   const match = /^hf:(\w[\w.-]*\/\w[\w.-]*)(?:@((?:[^/%]|%[0-9a-f]{2})+))?(?:\/(.+))?$/i.exec(text)
-  if (!match) {
+  if (!match || !isHubPath(match.slice(2))) {
     throw new BmError('argument', `'${text}' is not of the form hf:OWNER/REPO[@REVISION][/FILE]`)
   }
   const [, repo, revision = 'main', file = HUB_FILE] = match
@@ -101,6 +101,12 @@ function hubUrl(text) {
   // One with a slash in it is given encoded: refs%2Fpr%2F1.
   const commit = revision.includes('%') ? revision : encodeURIComponent(revision)
   return `${HUB}/${repo}/resolve/${commit}/${path}`
+}
+
+/** A URL that is read takes `.` and `..` away, and a part of the repository's own with them. @param {(string | undefined)[]} paths */
+function isHubPath(paths) {
+  const parts = paths.flatMap((path) => path?.split('/') ?? [])
+  return parts.every((part) => !/^((\.|%2e){0,2}$)|\p{Surrogate}/iu.test(part))
 }
 
 /** @param {string} path @returns {SourceDescriptor} */

@@ -124,7 +124,17 @@ test('hf: names are addresses of the hub', () => {
   for (const [name, url] of Object.entries(urls)) {
     assert.deepEqual(describeSource(name), { kind: 'http', url, fetch: null })
   }
-  for (const name of ['hf:', 'hf:owner', 'hf:a/b@', 'hf:a/b/', 'hf:../b', 'hf:a/b@%']) {
+  const wrong = ['hf:', 'hf:owner', 'hf:a/b@', 'hf:a/b/', 'hf:../b', 'hf:a/b@%']
+  // These would be another repository's file, or none: an address has no such parts.
+  const parts = [
+    'hf:a/b/../../c/d',
+    'hf:a/b/./x',
+    'hf:a/b//x',
+    'hf:a/b/x/',
+    'hf:a/b@..',
+    'hf:a/b@%2E%2e',
+  ]
+  for (const name of [...wrong, ...parts, 'hf:a/b/\ud800', 'hf:a/b@\ud800']) {
     assert.throws(() => describeSource(name), { name: 'BmError', code: 'argument' }, name)
   }
 })
