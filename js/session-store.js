@@ -198,16 +198,24 @@ class DiskFiles {
     return this.#trying('the sessions cannot be listed', async () => {
       try {
         const names = await this.#fs.readdir(this.#folder)
-        const stats = names.map(async (file) => {
-          const { size, mtime } = await this.#fs.stat(joinPath(this.#folder, file))
-          return { file, bytes: size, savedAt: mtime }
-        })
-        return await Promise.all(stats)
+        const stats = names.map((file) => this.#about(file))
+        return (await Promise.all(stats)).filter((about) => about !== null)
       } catch (error) {
         if (codeOf(error) === 'ENOENT') return []
         throw error
       }
     })
+  }
+
+  /** @param {string} file @returns {Promise<{ file: string, bytes: number, savedAt: Date } | null>} null: it has gone by now */
+  async #about(file) {
+    try {
+      const { size, mtime } = await this.#fs.stat(joinPath(this.#folder, file))
+      return { file, bytes: size, savedAt: mtime }
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT') return null
+      throw error
+    }
   }
 
   /** @param {string} file */

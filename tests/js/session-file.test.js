@@ -6,7 +6,7 @@
 
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
@@ -197,6 +197,18 @@ test('kept by name: any name, replaced as a whole, listed, deleted', async () =>
     code: 'argument',
     message: /unknown option 'path'/,
   })
+})
+
+test('what goes while the sessions are listed is left out', async () => {
+  const kept = join(folder, 'listed')
+  const store = new SessionStore({ folder: kept })
+  await store.save('a', saved)
+  // As good as a file that was deleted after its name was read.
+  await symlink(join(kept, 'nowhere'), join(kept, 'b.session.safetensors'))
+  assert.deepEqual(
+    (await store.list()).map(({ name }) => name),
+    ['a'],
+  )
 })
 
 test('a place that cannot be written', async () => {
