@@ -291,7 +291,9 @@ class Unpickler {
     const [kind, type, key, , length] = id
     const named = type instanceof Name && type.dtype !== null && typeof key === 'string'
     if (kind !== 'storage' || !named) throw this.#bad('a persistent id that is no storage')
-    if (!isCount(length)) throw this.#bad(`a storage of ${String(length)} elements`)
+    // Any other value may be a tree whose text is longer than memory: the same part again and again.
+    if (typeof length !== 'number') throw this.#bad('a storage whose length is no number')
+    if (!isCount(length)) throw this.#bad(`a storage of ${length} elements`)
     return new Storage(key, String(type.dtype), length)
   }
 

@@ -84,8 +84,8 @@ function parseHeader(source, bytes) {
     throw bad('header is not JSON in UTF-8', cause)
   }
   if (!isObject(parsed)) throw bad('header is not a JSON object')
-  const metadata = parsed.__metadata__
-  if (isObject(metadata) && String(metadata.format).startsWith('bimamba ')) {
+  const format = isObject(parsed.__metadata__) ? parsed.__metadata__.format : null
+  if (typeof format === 'string' && format.startsWith('bimamba ')) {
     throw bad('it is a packed model already, want a checkpoint')
   }
   return Object.entries(parsed)

@@ -177,6 +177,13 @@ for (const [name, pickle, message] of EVIL) {
   test(`refused: ${name}`, () => refused(pickle, message))
 }
 
+test('refused at once: a length that is a tuple of the same tuple twice, 60 times over', () => {
+  const p = new PickleWriter().raw('(').text('storage').global('torch', 'FloatStorage')
+  p.text('0').text('cpu').raw(')')
+  for (let depth = 0; depth < 60; depth++) p.raw('q\x00h\x00\x86')
+  refused(p.raw('tQ'), /a storage whose length is no number/)
+})
+
 test('refused: other protocols, no pickle, nothing', () => {
   refused(Uint8Array.of(0x80, 4, 0x4e, 0x2e), /protocol 4/)
   refused(Uint8Array.of(0x80, 5, 0x2e), /protocol 5/)

@@ -143,6 +143,11 @@ const BAD_FILES = [
     /packed model already/,
   ],
   [
+    'a format that is no text',
+    safetensorsBytes('{"__metadata__":{"format":{"toString":1}},"t":null}'),
+    /dtype/,
+  ],
+  [
     'an unknown dtype',
     safetensorsBytes('{"t":{"dtype":"F4","shape":[1],"data_offsets":[0,1]}}', new Uint8Array(1)),
     /"F4" is unknown/,
