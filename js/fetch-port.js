@@ -39,6 +39,7 @@ export function serveFetch(fetch) {
         open.set(id, entry)
         const { url, init } = call.open
         const answer = await fetch(url, { ...init, signal: controller.signal })
+        if (controller.signal.aborted) return void (await answer.body?.cancel())
         entry.reader = answer.body?.getReader() ?? null
         port1.postMessage({ id, head: headOf(answer) })
       } else if (call.cancel) {

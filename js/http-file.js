@@ -77,14 +77,16 @@ export class HttpFile {
     signal?.addEventListener('abort', onAbort)
     const release = () => signal?.removeEventListener('abort', onAbort)
     const watch = new StallWatch(this.#options.stallTimeoutMs, controller)
+    const headers = range ? { Range: `bytes=${range.start}-${range.end - 1}` } : {}
+    const cache = fresh ? 'reload' : this.#options.cache
+    const request = this.#request({ headers, cache, signal: controller.signal })
     try {
-      const headers = range ? { Range: `bytes=${range.start}-${range.end - 1}` } : {}
-      const cache = fresh ? 'reload' : this.#options.cache
-      const init = { headers, cache, signal: controller.signal }
-      const answer = await watch.over(this.#request(init), `GET ${this.name}`)
+      const answer = await watch.over(request, `GET ${this.name}`)
       return new HttpBody({ answer, range, name: this.name, watch, controller, signal, release })
     } catch (error) {
       release()
+      // A caller's fetch may be deaf to its signal, and answer yet.
+      request.then(discard, () => {})
       signal?.throwIfAborted()
       controller.abort()
       throw error

@@ -249,6 +249,22 @@ test('a damaged file whose header cannot be had again is given up', async (t) =>
   })
 })
 
+test('an answer that comes after it was given up is closed, also from a worker', async (t) => {
+  for (const inline of [true, false]) {
+    let [count, closed] = [0, 0]
+    /** @type {typeof globalThis.fetch} */
+    const fetch = async (at, init) => {
+      if (++count > 2) return globalThis.fetch(at, init)
+      // Deaf to its signal.
+      await new Promise((resolve) => setTimeout(resolve, 400))
+      return new Response(new ReadableStream({ cancel: () => void closed++ }))
+    }
+    await loads(t, server.url('ok'), { fetch, inline, stallTimeoutMs: 300 })
+    await new Promise((resolve) => setTimeout(resolve, 500))
+    assert.equal(closed, 2, `inline ${inline}`)
+  }
+})
+
 test('a refusal whose body breaks is a refusal all the same', async (t) => {
   let count = 0
   /** @type {typeof globalThis.fetch} */
