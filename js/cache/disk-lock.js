@@ -43,13 +43,23 @@ function files() {
 
 /** @param {string} path @param {string} token @returns {Promise<boolean>} false: it is there already */
 async function makeFile(path, token) {
+  await files().mkdir(joinPath(path, '..'), { recursive: true })
+  const file = await files()
+    .open(path, 'wx')
+    .catch((error) => {
+      if (Object(error).code === 'EEXIST') return null
+      throw error
+    })
+  if (!file) return false
   try {
-    await files().mkdir(joinPath(path, '..'), { recursive: true })
-    await files().writeFile(path, token, { flag: 'wx' })
+    await file.writeFile(token)
     return true
   } catch (error) {
-    if (Object(error).code === 'EEXIST') return false
+    // On a full disk there is room for its name. Left there, it would be waited for.
+    await removeFile(path)
     throw error
+  } finally {
+    await file.close()
   }
 }
 

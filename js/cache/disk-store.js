@@ -257,11 +257,22 @@ class DiskEntry {
     await attempt(`${this.#folder} cannot be written`, async () => {
       if (this.#journal) await this.#handle.truncate(this.#journal.fileBytes)
       await this.#handle.sync()
-      await files().rename(joinPath(this.#folder, PART), joinPath(this.#folder, FILE))
+      await files()
+        .rename(joinPath(this.#folder, PART), joinPath(this.#folder, FILE))
+        .catch((error) => this.#checkFinished(error))
       await files().rm(joinPath(this.#folder, JOURNAL), { force: true })
       this.#whole = true
       this.#journal = null
     })
+  }
+
+  /** Another writer, who took this one for dead, was done before: nothing is left to do. @param {unknown} error of the rename */
+  async #checkFinished(error) {
+    const [own, kept] = await Promise.all([
+      this.#handle.stat(),
+      files().stat(joinPath(this.#folder, FILE)).catch(ifMissing),
+    ])
+    if (Object(error).code !== 'ENOENT' || own.ino !== kept?.ino) throw error
   }
 
   async touch() {

@@ -297,6 +297,32 @@ test('ended between the last chunk and the last step: whole for all cache settin
   }
 })
 
+test('two writers, as the first one slept and lost its lock: both have kept the file', async (t) => {
+  const cacheFolder = await tempFolder(t)
+  const sizes = { fileBytes: 300, chunkCount: 2 }
+  const writers = []
+  for (let i = 0; i < 2; i++) {
+    const store = await openDiskStore(cacheFolder)
+    const release = await store.lock(identity)
+    const entry = await store.create(identity)
+    await entry.writeHeader(new Uint8Array(100), sizes)
+    writers.push({ entry, release })
+    const old = new Date(Date.now() - 60000)
+    await utimes(join(fileIn(cacheFolder), '..', 'lock'), old, old)
+  }
+  for (const { entry, release } of writers) {
+    for (const chunk of [0, 1]) {
+      await entry.writeChunk(chunk, 100 + 100 * chunk, new Uint8Array(100).fill(chunk + 1))
+    }
+    await entry.finish()
+    assert.ok(entry.complete)
+    await entry.close()
+    await release()
+  }
+  assert.equal((await readFile(fileIn(cacheFolder))).length, 300)
+  assert.deepEqual(await readdir(join(cacheFolder, 'models', identity)), ['model.safetensors'])
+})
+
 test('clear: what is in use stays, and all else goes', async (t) => {
   const cacheFolder = await tempFolder(t)
   const store = await openDiskStore(cacheFolder)
@@ -358,6 +384,9 @@ test('a full disk costs the copy and not the model', async (t) => {
       assert.ok(twice < 100, `${twice} bytes came twice`)
       assert.deepEqual(await BiMamba.cache.list({ cacheFolder }), [], 'what filled it is gone')
     }
+    await assert.rejects(writeFile(join(small, 'all'), new Uint8Array(9e6)), { code: 'ENOSPC' })
+    await assert.rejects(lockFile(join(small, 'lock')), { code: 'ENOSPC' })
+    await assert.rejects(stat(join(small, 'lock')), { code: 'ENOENT' }, 'nobody has it')
   } finally {
     await promisify(execFile)('umount', [small])
   }
