@@ -104,10 +104,11 @@ export async function createOutput(path) {
   const { open, rename, unlink, stat } = await import('node:fs/promises')
   const { basename, dirname, join } = await import('node:path')
   const folder = dirname(path)
-  const part = join(folder, `.${basename(path)}.${process.pid}.part`)
+  // Not the number of the process: threads share it, and so do containers.
+  const part = join(folder, `.${basename(path)}.${crypto.randomUUID().slice(0, 8)}.part`)
   const existing = await stat(path).catch(() => null)
   if (existing && !existing.isFile()) throw new BmError('io', `${path}: exists and is no file`)
-  const handle = await open(part, 'w').catch((cause) => {
+  const handle = await open(part, 'wx').catch((cause) => {
     throw ioError(`cannot write in ${folder}`, cause)
   })
   let open_ = true

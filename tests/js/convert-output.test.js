@@ -13,7 +13,7 @@ import { formatBytes } from '../../js/byte-count.js'
 import { main } from '../../js/cli/main.js'
 import { createProgress, progressLine } from '../../js/cli/progress.js'
 import { convertCheckpoint } from '../../js/convert/index.js'
-import { openFolder } from '../../js/convert/node-files.js'
+import { createOutput, openFolder } from '../../js/convert/node-files.js'
 import { packCheckpoint } from '../../js/convert/pack.js'
 import { Core } from '../../js/core.js'
 import { writeCheckpoint } from './support/checkpoint.js'
@@ -298,4 +298,18 @@ test('the progress bar says share, speed and time left', () => {
     '143 MB',
     '1.50 TB',
   ])
+})
+
+test('two outputs of one name at once: the file is one of them, whole', async (t) => {
+  const folder = await tempFolder(t)
+  const texts = ['first', 'the second']
+  const outputs = await Promise.all(texts.map(() => createOutput(join(folder, 'out'))))
+  for (const [i, text] of texts.entries()) {
+    await outputs[i]?.write(0, new TextEncoder().encode(text))
+  }
+  for (const [i, text] of texts.entries()) {
+    await outputs[i]?.commit()
+    assert.equal(await readFile(join(folder, 'out'), 'utf8'), text)
+  }
+  assert.deepEqual(await readdir(folder), ['out'])
 })
