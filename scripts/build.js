@@ -168,6 +168,6 @@ runScript(() => {
   writeShaders()
   bundleForPages()
   writeEntryTypes()
-  listPageFiles()
   writeTypes()
+  listPageFiles()
 })

@@ -7,6 +7,7 @@
 
 import { createHash } from 'node:crypto'
 import { BmError, VERSION } from '../index.js'
+import { seedAfter } from '../settings.js'
 import { JsonFields } from './json-fields.js'
 
 /** @typedef {import('../index.js').BiMamba} BiMamba */
@@ -34,9 +35,6 @@ import { JsonFields } from './json-fields.js'
  * @property {{ code: string, message: string }} [error]
  * @property {string} run               see `fingerprint`
  */
-
-/** One more than the largest seed. */
-const SEEDS = 2 ** 53
 
 /** Codes of errors that come of a line; the others end the run. */
 const LINE_ERRORS = ['argument', 'numeric', 'tokenizer']
@@ -71,8 +69,7 @@ export async function answerLine(model, settings, line, signal) {
   try {
     const fields = JsonFields.parse(text, place)
     id = readId(fields, index)
-    const left = settings.seed - SEEDS + index // a sum above 2^53 would be rounded
-    const seed = left < 0 ? left + SEEDS : left
+    const seed = seedAfter(settings.seed, index)
     return { index, id, ...(await continueLine(model, { ...settings, seed }, fields, signal)), run }
   } catch (error) {
     if (!(error instanceof BmError) || !LINE_ERRORS.includes(error.code)) throw error

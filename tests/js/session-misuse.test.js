@@ -3,28 +3,13 @@
  */
 
 import assert from 'node:assert/strict'
-import { after, before, test } from 'node:test'
+import { test } from 'node:test'
 import { BiMamba, Session } from '../../js/index.js'
 import { collect } from './support/collect.js'
+import { openModels } from './support/each-model.js'
 import { tinyModel } from './support/tiny-model.js'
 
-/** @type {Record<'worker' | 'inline', BiMamba>} */
-let models
-before(async () => {
-  const path = await tinyModel()
-  models = {
-    worker: await BiMamba.load(path),
-    inline: await BiMamba.load(path, { inline: true }),
-  }
-})
-after(() => Promise.all([models.worker.close(), models.inline.close()]))
-
-/** @param {string} name @param {(model: BiMamba) => Promise<void>} body */
-function eachModel(name, body) {
-  for (const kind of /** @type {const} */ (['worker', 'inline'])) {
-    test(`${kind}: ${name}`, () => body(models[kind]))
-  }
-}
+const { models, eachModel } = openModels(() => tinyModel())
 
 /** A call, and what its error says. @typedef {[() => Promise<unknown>, RegExp]} WrongCall */
 

@@ -3,28 +3,11 @@
  */
 
 import assert from 'node:assert/strict'
-import { after, before, test } from 'node:test'
-import { BiMamba } from '../../js/index.js'
 import { collect } from './support/collect.js'
+import { openModels } from './support/each-model.js'
 import { tinyModel } from './support/tiny-model.js'
 
-/** @type {Record<'worker' | 'inline', BiMamba>} */
-let models
-before(async () => {
-  const path = await tinyModel()
-  models = {
-    worker: await BiMamba.load(path),
-    inline: await BiMamba.load(path, { inline: true }),
-  }
-})
-after(() => Promise.all([models.worker.close(), models.inline.close()]))
-
-/** @param {string} name @param {(model: BiMamba) => Promise<void>} body */
-function eachModel(name, body) {
-  for (const kind of /** @type {const} */ (['worker', 'inline'])) {
-    test(`${kind}: ${name}`, () => body(models[kind]))
-  }
-}
+const { eachModel } = openModels(() => tinyModel())
 
 eachModel('of sessions that work side by side each has its own', async (model) => {
   const lengths = [3, 4, 5, 6]

@@ -3,27 +3,14 @@
  */
 
 import assert from 'node:assert/strict'
-import { after, before, test } from 'node:test'
-import { BiMamba } from '../../js/index.js'
 import { collect } from './support/collect.js'
+import { openModels } from './support/each-model.js'
 
 const NANO = new URL('../../models/tales-nano/tales-nano.safetensors', import.meta.url)
 
-/** @type {Record<string, BiMamba>} */
-const models = {}
-before(async () => {
-  models.worker = await BiMamba.load(NANO)
-  models.inline = await BiMamba.load(NANO, { inline: true })
-})
-after(() => Promise.all(Object.values(models).map((model) => model.close())))
+const { eachModel } = openModels(() => NANO)
 
 const TEXT = 'Once upon a time there was a fox. “Hé!” said the fox.'
-
-/** @param {string} name @param {(model: BiMamba) => Promise<void>} body */
-function eachModel(name, body) {
-  for (const kind of ['worker', 'inline'])
-    test(`${kind}: ${name}`, () => body(/** @type {BiMamba} */ (models[kind])))
-}
 
 eachModel('what is read is told as it would be generated, token by token', async (model) => {
   const session = await model.createSession()

@@ -5,33 +5,22 @@
  */
 
 import assert from 'node:assert/strict'
-import { after, before, test } from 'node:test'
+import { test } from 'node:test'
 import { BiMamba, BmError, Session, Snapshot } from '../../js/index.js'
 import { collect, join } from './support/collect.js'
+import { openModels } from './support/each-model.js'
 import { tinyModel } from './support/tiny-model.js'
 
 /** No EOS, so that texts are as long as is asked for. */
 const FREE = { stopTokens: [], topK: 0, topP: 1, temperature: 1.2 }
 const PROMPT = Array.from({ length: 400 }, (_, i) => (i * 31 + 7) % 300)
 
-let path = ''
-/** @type {Record<string, BiMamba>} */
-const models = {}
-before(async () => {
-  path = await tinyModel()
-  models.worker = await BiMamba.load(path)
-  models.inline = await BiMamba.load(path, { inline: true })
-  models.i16 = await BiMamba.load(path, { inline: true, state: 'i16' })
-  models.threads = await BiMamba.load(path, { threads: 3 })
+const { models, eachModel } = openModels(() => tinyModel(), {
+  worker: {},
+  inline: { inline: true },
+  i16: { inline: true, state: 'i16' },
+  threads: { threads: 3 },
 })
-after(() => Promise.all(Object.values(models).map((model) => model.close())))
-
-/** @param {string} name @param {(model: BiMamba) => Promise<void>} body */
-function eachModel(name, body) {
-  for (const kind of ['worker', 'inline', 'i16', 'threads']) {
-    test(`${kind}: ${name}`, () => body(/** @type {BiMamba} */ (models[kind])))
-  }
-}
 
 /** @param {string} code @param {RegExp} [pattern] */
 const bmError =
